@@ -366,7 +366,8 @@ impl App {
     pub(super) fn tell_own(&self, accepted: &[(Message, u64)]) {
         for (message, said_by) in accepted {
             let delivery = Delivery::new(message.clone());
-            self.presence().send(&message.sender, &Outbound::Own { delivery, said_by: *said_by });
+            self.presence()
+                .send(&message.sender, &Outbound::Own { delivery, sender_connection: *said_by });
         }
     }
 

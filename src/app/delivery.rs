@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{App, Error, intake::SAFETY};
 use crate::{
     domain::{Message, MessageId, Party, Priority, feed::Attempt, partitions},
-    presence::{Delivery, Outbound, Reach},
+    presence::{Delivery, Outbound, RouteOutcome},
     queue::{LocalQueue, Queue, Rabbit, WakeUp},
     store::{self, Group, idempotency, messages, outcome::WrittenAt},
 };
@@ -175,9 +175,9 @@ impl App {
         let parties: Vec<(Party, MessageId)> = parties.into_iter().collect();
         let nudge =
             |(party, from): &(Party, MessageId)| (party.clone(), Outbound::Nudge(Some(*from)));
-        let reached = self.presence().hand(parties.iter().map(nudge).collect()).await;
+        let reached = self.presence().route(parties.iter().map(nudge).collect()).await;
         let unknown = parties.into_iter().zip(reached);
-        let unknown = unknown.filter(|(_, reach)| *reach == Reach::Unknown);
+        let unknown = unknown.filter(|(_, reach)| *reach == RouteOutcome::Unknown);
         self.inner.unreached.note(unknown.map(|(behind, _)| behind));
     }
 
@@ -223,18 +223,18 @@ impl App {
             let party = delivery.message.recipient.clone();
             (party, Outbound::Deliver(Arc::clone(delivery)))
         };
-        let reached = self.presence().hand(deliveries.iter().map(told).collect()).await;
+        let reached = self.presence().route(deliveries.iter().map(told).collect()).await;
         self.trace_handed(began, deliveries, &reached);
         let mut parked = Vec::new();
         let mut unknown = Vec::new();
         for (delivery, reach) in deliveries.iter().zip(reached) {
-            if reach == Reach::Handed {
+            if reach == RouteOutcome::Delivered {
                 let lane = delivery.message.priority.name();
                 metrics::counter!("esh3ar_deliveries_handed_total", "lane" => lane).increment(1);
             } else {
                 parked.push(delivery.message.id);
             }
-            if reach == Reach::Unknown {
+            if reach == RouteOutcome::Unknown {
                 unknown.push((delivery.message.recipient.clone(), delivery.message.id));
             }
         }
@@ -282,7 +282,7 @@ impl App {
         }
         drop(client);
         let told = of.into_iter().map(|(party, ids)| (party, Outbound::Acknowledged(ids.into())));
-        self.presence().hand(told.collect()).await;
+        self.presence().route(told.collect()).await;
         Ok(())
     }
 
@@ -337,7 +337,7 @@ impl App {
                 return false;
             }
             tokio::select! {
-                () = relay.doubt() => {
+                () = relay.wait_for_gap() => {
                     // What is younger than this is not looked at, and may be what was lost.
                     tokio::time::sleep(STUCK_AFTER).await;
                     return true;

@@ -13,7 +13,7 @@ use std::{
 use super::{App, Role};
 use crate::{
     domain::figures::{Counts, Figures, Latencies, Part, SAMPLES},
-    queue::{Queue, rabbit::State},
+    queue::{Queue, rabbit::BrokerState},
 };
 
 /// The counters. Each is added to by whoever does the work, without waiting for anybody.
@@ -149,8 +149,8 @@ impl App {
             let version = match self.queue() {
                 Queue::Rabbit(rabbit) if way.name == "rabbitmq" => {
                     match &*rabbit.state().borrow() {
-                        State::Connected { version, .. } => Some(version.clone()),
-                        State::Down { .. } | State::Blocked { .. } => None,
+                        BrokerState::Connected { version, .. } => Some(version.clone()),
+                        BrokerState::Down { .. } | BrokerState::Blocked { .. } => None,
                     }
                 }
                 _ => None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::App;
 use crate::domain::{Priority, replica::Standing};
-use crate::queue::{Queue, rabbit::State};
+use crate::queue::{Queue, rabbit::BrokerState};
 
 /// How often every dependency is looked at, for those who want to know how it was.
 pub const EVERY: Duration = Duration::from_secs(30);
@@ -121,9 +121,9 @@ impl App {
         let mut ways = Vec::new();
         if let Queue::Rabbit(rabbit) = self.queue() {
             let fault = match &*rabbit.state().borrow() {
-                State::Connected { .. } => None,
-                State::Down { why, .. } => Some(why.clone()),
-                State::Blocked { why, .. } => Some(format!("it takes no publishes: {why}")),
+                BrokerState::Connected { .. } => None,
+                BrokerState::Down { why, .. } => Some(why.clone()),
+                BrokerState::Blocked { why, .. } => Some(format!("it takes no publishes: {why}")),
             };
             let (up, latency) = (fault.is_none(), Duration::ZERO);
             ways.push(Dependency { name: "rabbitmq", up, latency, fault, stops: Stops::Nothing });

@@ -17,13 +17,13 @@ use std::{
 use self::{counts::Counts, shared::Shared};
 use super::{App, Caller, Error, live::Current};
 use crate::{
-    cache::{Redis, redis::Admission},
     domain::{
         Party, Priority,
         depth::{Depth, Level},
         limits::{Limits, NamedRate, RateClass},
         rate::Window,
     },
+    redis::{RateAdmission, Redis},
     store::{Group, messages},
 };
 
@@ -150,8 +150,8 @@ impl Limiter {
         }
         if let Some(shared) = &self.shared {
             match shared.admit_party(class, party, wanted, &rates).await {
-                Ok(Admission::Passed(passed)) => return Ok(passed),
-                Ok(Admission::Wait { rate, retry_after }) => {
+                Ok(RateAdmission::Passed(passed)) => return Ok(passed),
+                Ok(RateAdmission::Wait { rate, retry_after }) => {
                     let named = rates.get(rate).copied().unwrap_or(rates[0]);
                     return Err(limited(class, named, retry_after));
                 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{App, Caller, Error};
 use crate::{
-    cache::{Key, Kind},
+    cache::{CacheKey, CacheKind},
     domain::{Conversation, ConversationId, ConversationStatus, Message, Party},
     store::{Slice, versions},
 };
@@ -40,7 +40,9 @@ impl App {
         let seen = found.filter(|(conversation, _)| conversation.side(&party).is_some());
         let (_, version) = seen.ok_or(Error::NotFound("conversation"))?;
         drop(client);
-        let key = |version: &str| Key::new(Kind::History, format_args!("{id}/{limit}"), version);
+        let key = |version: &str| {
+            CacheKey::new(CacheKind::History, format_args!("{id}/{limit}"), version)
+        };
         if limit <= KEPT_PAGE
             && let Some(kept) = self.cache().get(&key(&version)).await
         {
@@ -71,7 +73,7 @@ impl App {
         let key = |version: &str| {
             let status = status.map_or("all", ConversationStatus::name);
             let of = format_args!("{}/{status}/{limit}", name(&party)).to_string();
-            Key::new(Kind::Conversations, of, version)
+            CacheKey::new(CacheKind::Conversations, of, version)
         };
         if limit <= KEPT_PAGE {
             let client = self.conversations_client(&party).await?;
@@ -104,7 +106,7 @@ impl App {
             // A phone's few are counted as quickly as their version is read.
             return Ok(versions::unread(&client, &party).await?.0);
         };
-        let key = |version: &str| Key::new(Kind::Unread, id, version);
+        let key = |version: &str| CacheKey::new(CacheKind::Unread, id, version);
         let version = versions::list_version(&client, &party).await?;
         drop(client);
         if let Some(version) = version {

@@ -7,8 +7,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{App, By, Error};
 use crate::{
-    cache::{self, Cache, Redis},
+    cache::Cache,
     domain::{Conversation, ConversationId, Message, MessageId, Party, Phone, audit::Action},
+    redis::{self, Redis},
     store::{
         accounts::{self, MobileUser},
         chat, conversations,
@@ -262,7 +263,7 @@ impl App {
 /// Takes a phone number out of Redis: who is connected where, and what it sent lately; and all pages that are
 /// kept. Those of its conversations can be found by nobody any more, and whose they are neither: so the others
 /// go with them, and are read anew.
-async fn forget(redis: &Redis, phone: &Phone) -> Result<(u64, u64), cache::Error> {
+async fn forget(redis: &Redis, phone: &Phone) -> Result<(u64, u64), redis::Error> {
     let party = redis.forget_party(&Party::Mobile(phone.clone()).key()).await?;
     Ok((party, redis.forget_entries().await?))
 }

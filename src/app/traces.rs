@@ -15,7 +15,7 @@ use crate::{
         feed::Attempt,
         trace::{Cause, Fact, Sample, Step, StepKind},
     },
-    presence::{Delivery, Reach},
+    presence::{Delivery, RouteOutcome},
     store::outcome::{Changed, Missed, Word},
 };
 
@@ -124,16 +124,16 @@ impl App {
         &self,
         began: Option<OffsetDateTime>,
         deliveries: &[Arc<Delivery>],
-        reached: &[Reach],
+        reached: &[RouteOutcome],
     ) {
         let Some(began) = began else { return };
         let ended = self.clock().now();
         let of = deliveries.iter().map(|delivery| delivery.message.id).zip(reached);
         for (id, reach) in of.filter(|(id, _)| self.traces().follow(*id)) {
             let reach = match reach {
-                Reach::Handed => "handed",
-                Reach::Nowhere => "offline",
-                Reach::Unknown => "unknown",
+                RouteOutcome::Delivered => "handed",
+                RouteOutcome::Offline => "offline",
+                RouteOutcome::Unknown => "unknown",
             };
             let facts = vec![("reach", Fact::Text(reach.to_owned()))];
             self.traces().note(step(id, StepKind::HandOver, began, ended, facts));

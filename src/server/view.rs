@@ -2,7 +2,7 @@
 
 pub mod admin;
 pub(crate) mod bulk;
-pub(crate) mod personal;
+pub(crate) mod privacy;
 pub mod stats;
 
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::{
         Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
         message::Place,
     },
-    server::pages,
+    server::pagination,
     store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
 };
 
@@ -43,22 +43,22 @@ pub struct MessageView<'a> {
     #[schema(value_type = Vec<Object>)]
     #[serde(deserialize_with = "ignored")]
     pub(crate) attachments: [(); 0],
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
     #[serde(
-        with = "crate::server::moment::option",
+        with = "crate::server::timestamp::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) sent_at: Option<OffsetDateTime>,
     #[serde(
-        with = "crate::server::moment::option",
+        with = "crate::server::timestamp::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub(crate) delivered_at: Option<OffsetDateTime>,
     #[serde(
-        with = "crate::server::moment::option",
+        with = "crate::server::timestamp::option",
         default,
         skip_serializing_if = "Option::is_none"
     )]
@@ -120,11 +120,11 @@ pub struct ConversationView<'a> {
     pub(crate) status: &'a str,
     pub(crate) last_seq: i64,
     /// Of the last message, or of the beginning.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_message_at: OffsetDateTime,
     /// Messages that the one who asks has not read.
     pub(crate) unread_count: i32,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -156,11 +156,11 @@ pub struct WholeConversationView<'a> {
     pub(crate) phone: &'a str,
     pub(crate) status: &'a str,
     pub(crate) last_seq: i64,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_message_at: OffsetDateTime,
     pub(crate) unread_business: i32,
     pub(crate) unread_mobile: i32,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -183,7 +183,7 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
 
 /// Messages as a JSON array: the page of a history, as many as it may have.
 pub fn history(found: &[Message]) -> Vec<u8> {
-    pages::list(found, pages::LARGEST, MessageView::from).0
+    pagination::list(found, pagination::MAX_PAGE_LEN, MessageView::from).0
 }
 
 /// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
@@ -194,7 +194,7 @@ pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> V
     let behind = found.cut.and_then(ConversationCursor::at).map(|cursor| cursor.to_string());
     let view = |conversation| ConversationView::new(conversation, of);
     let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
-    pages::page_behind(page, more, behind, pages::LARGEST, view, cursor)
+    pagination::page_behind(page, more, behind, pagination::MAX_PAGE_LEN, view, cursor)
 }
 
 /// Where a page of conversations ends, as clients give it back.
@@ -251,7 +251,7 @@ pub struct MessageDeleted {
     conversation_id: Option<uuid::Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<i64>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     at: OffsetDateTime,
 }
 
@@ -271,7 +271,7 @@ pub struct StatusChanged<'a> {
     /// What it is now.
     pub status: &'a str,
     /// Since when.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
 }
 
@@ -279,7 +279,7 @@ pub struct StatusChanged<'a> {
 #[derive(Debug, Serialize)]
 pub struct MissedSince {
     /// Since when.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub since: OffsetDateTime,
 }
 
@@ -287,9 +287,9 @@ pub struct MissedSince {
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Step)]
-pub struct Step {
+pub struct StepView {
     /// When; of a step that was taken more than once, the first time.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
     /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
     pub step: String,
@@ -301,18 +301,18 @@ pub struct Step {
     pub count: Option<u32>,
     /// The last time, if there were more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub last_at: Option<OffsetDateTime>,
 }
 
-impl Step {
-    fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> Step {
-        Step { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
+impl StepView {
+    fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> StepView {
+        StepView { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
     }
 }
 
 /// The story of a message, in order; `for_administrator` tells who imported it and from which file.
-pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
+pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<StepView> {
     const ELSEWHERE: &str = "in the previous system";
     const WRITTEN: &str = "written to a connection of the recipient";
     let import = story.import.as_ref();
@@ -322,28 +322,36 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
         (message.delivered_at, Status::Delivered, "acknowledged by the recipient's device"),
         (message.read_at, Status::Read, "opened by the recipient"),
     ];
-    let mut steps: Vec<Step> = columns
+    let mut steps: Vec<StepView> = columns
         .into_iter()
         .filter_map(|(at, status, detail)| {
             at.map(|at| {
                 let elsewhere = import.is_some_and(|import| at <= import.at);
                 let detail = if elsewhere { ELSEWHERE } else { detail };
-                Step::once(at, status.name(), detail)
+                StepView::once(at, status.name(), detail)
             })
         })
         .chain(import.map(|import| {
             let from = format!("from {} by {}", import.file, import.by);
-            Step::once(import.at, "imported", if for_administrator { from } else { String::new() })
+            StepView::once(
+                import.at,
+                "imported",
+                if for_administrator { from } else { String::new() },
+            )
         }))
         .chain(story.events.iter().map(|event| {
             let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
             // Of the generation before a requeue.
             let is_sent = event.kind == Status::Sent.name();
             let often = event.count > 1;
-            Step {
+            StepView {
                 count: often.then_some(event.count),
                 last_at: often.then_some(event.last_at),
-                ..Step::once(event.at, step, if is_sent { WRITTEN } else { event.detail.as_str() })
+                ..StepView::once(
+                    event.at,
+                    step,
+                    if is_sent { WRITTEN } else { event.detail.as_str() },
+                )
             }
         }))
         .collect();
@@ -358,7 +366,7 @@ pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Ve
 pub struct MessageStoryView<'a> {
     #[serde(flatten, borrow)]
     pub(crate) message: MessageView<'a>,
-    pub(crate) timeline: Vec<Step>,
+    pub(crate) timeline: Vec<StepView>,
 }
 
 impl<'a> MessageStoryView<'a> {
@@ -378,7 +386,7 @@ pub struct ExplanationView {
     pub(crate) to: String,
     pub(crate) status: String,
     pub(crate) priority: String,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<StepView>,
     pub(crate) verdict: VerdictView,
 }
 
@@ -431,9 +439,9 @@ pub struct DeadLetterView<'a> {
     pub(crate) to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) first_error_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_error_at: OffsetDateTime,
 }
 

@@ -13,6 +13,7 @@ pub mod chat;
 pub mod checkup;
 pub mod client;
 mod conditions;
+mod connect;
 pub mod conversations;
 pub mod dead_letters;
 pub mod deleted;

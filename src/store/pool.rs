@@ -1,4 +1,4 @@
-//! Connections to Postgres, and whether the server keeps its promises.
+//! The database as the other rooms use it: connections by group and party, and reads from replicas.
 
 use std::{
     net::IpAddr,
@@ -6,23 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool::{
-    Runtime,
-    managed::{self, QueueMode, Timeouts},
-};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use deadpool::managed::Timeouts;
 
+pub use super::connect::Target;
 use super::{
     Client, Error, Group, Statements as _,
     client::Meters,
-    primary::{self, Finder},
+    connect::{self, Pool},
+    primary,
     replicas::{ReplicaState, Replicas, ReplicasWork},
     shares::{PartyPlace, Shares},
     statement::statements,
 };
 use crate::domain::Party;
-
-pub(super) type Pool = managed::Pool<Finder>;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -42,16 +38,6 @@ pub struct PartyStore<'a> {
 
 /// How long a caller waits for a connection before it is told that there is none.
 const WAIT: Duration = Duration::from_secs(5);
-/// No statement of ours takes longer; one that does is cut and counts as unavailable.
-const STATEMENT_TIMEOUT_MS: u32 = 15_000;
-
-/// Every statement here reads by an index and joins by looking up. The planner would at times read a
-/// table whole instead, because its statistics lag behind a table that grows by thousands of rows a
-/// second, and keep that plan for as long as the statement stays prepared. To compile one costs more than
-/// any of them takes.
-const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; \
-                        SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;";
-
 /// A setting without which an answered message could be lost.
 const DURABLE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
 
@@ -59,9 +45,6 @@ statements! {
     SETTING: once = "SELECT current_setting($1) AS value";
     VERSION: once = "SHOW server_version";
 }
-
-/// Where a database is, and how to come in.
-pub type Target = tokio_postgres::Config;
 
 /// A database URL that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +84,7 @@ impl Store {
     /// # Errors
     /// Only when the pool cannot be built at all.
     pub fn new(config: Target, size: usize) -> Result<Store, Error> {
-        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
+        let (pool, shares) = (connect::pool(config, size, WAIT)?, Shares::of_pool(size));
         Ok(Store { pool, shares, meters: Meters::new(), replicas: None })
     }
 
@@ -117,7 +100,7 @@ impl Store {
     ) -> Result<(Store, ReplicasWork), Error> {
         let meters = Meters::new();
         let (replicas, work) = Replicas::new(config.clone(), replicas, size, &meters)?;
-        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
+        let (pool, shares) = (connect::pool(config, size, WAIT)?, Shares::of_pool(size));
         Ok((Store { pool, shares, meters, replicas: Some(replicas) }, work))
     }
 
@@ -271,45 +254,4 @@ impl PartyStore<'_> {
             Some(party) => self.store.shares.of_party(group, party).await,
         }
     }
-}
-
-/// A pool of which nobody waits for a connection longer than `wait`.
-pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Pool, Error> {
-    config
-        .connect_timeout(wait)
-        .keepalives_idle(Duration::from_secs(30))
-        .tcp_user_timeout(Duration::from_secs(15));
-    if config.get_application_name().is_none() {
-        config.application_name("esh3ar");
-    }
-    let tls = if primary::wants_tls(&config) { Some(tls()?) } else { None };
-    let settings = format!(
-        "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = 5000; \
-         SET idle_in_transaction_session_timeout = 15000; SET timezone = 'UTC'"
-    );
-    managed::Pool::builder(Finder::new(&config, tls, settings))
-        .max_size(size)
-        // The connection used last has its statements and pages in the processor's cache.
-        .queue_mode(QueueMode::Lifo)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(wait))
-        .create_timeout(Some(wait))
-        .recycle_timeout(Some(wait))
-        .build()
-        .map_err(|error| Error::Unavailable(error.to_string()))
-}
-
-fn tls() -> Result<MakeRustlsConnect, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // One unreadable certificate of the system must not keep the others from use.
-        let _ = roots.add(certificate);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Unavailable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
 }

@@ -21,7 +21,10 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Error, pool::Target, replicas::name};
+use super::Error;
+
+/// Where a database is, and how to come in.
+pub type Target = tokio_postgres::Config;
 
 /// How long the server that was found last is asked alone, before the others are asked too.
 const HEAD_START: Duration = Duration::from_millis(500);
@@ -231,6 +234,16 @@ fn shared(config: &Target) -> Target {
 /// Whether a connection is to be encrypted.
 pub(super) fn wants_tls(config: &Target) -> bool {
     config.get_ssl_mode() != SslMode::Disable && !is_local(config)
+}
+
+/// Host and port: what is left of a URL without its secrets.
+pub fn name(config: &tokio_postgres::Config) -> String {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => format!("{host}:{port}"),
+        Some(Host::Unix(path)) => format!("{}:{port}", path.display()),
+        None => format!("localhost:{port}"),
+    }
 }
 
 #[cfg(test)]

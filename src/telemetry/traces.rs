@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::trace::{Cause, Fact, Step, StepKind},
-    outbound::{Limits, Outbound, Reach},
+    outbound::{AddressPolicy, OutboundClient, OutboundLimits},
 };
 
 /// Steps that may wait for the collector; what comes then is dropped and counted.
@@ -74,14 +74,14 @@ impl Collector {
     /// [`Unusable`].
     pub fn new(endpoint: &str, teller: Teller) -> Result<Collector, Unusable> {
         let unusable = |error: &dyn std::fmt::Display| Unusable(error.to_string());
-        let limits = Limits {
-            reach: Reach::Anywhere,
+        let limits = OutboundLimits {
+            policy: AddressPolicy::Anywhere,
             timeout: PATIENCE,
-            max_answer: ANSWER,
-            cut: true,
-            ..Limits::default()
+            max_response_len: ANSWER,
+            truncate: true,
+            ..OutboundLimits::default()
         };
-        let client = Outbound::new(limits).map_err(|error| unusable(&error))?;
+        let client = OutboundClient::new(limits).map_err(|error| unusable(&error))?;
         let base = endpoint.trim_end_matches('/');
         let path = if base.ends_with("/v1/traces") { "" } else { "/v1/traces" };
         // Not tried again: the library waits for that on the runtime's own thread.
@@ -167,7 +167,7 @@ impl Collector {
 
 /// The library's client would be another TLS stack, or another version of this one.
 #[derive(Debug)]
-struct Client(Outbound);
+struct Client(OutboundClient);
 
 #[async_trait]
 impl HttpClient for Client {

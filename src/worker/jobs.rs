@@ -1,4 +1,4 @@
-//! Does jobs, a few of each kind at once.
+//! Runs jobs, a few of each kind at once, and notifies administrators of dead letters.
 
 use std::time::Duration;
 
@@ -10,23 +10,22 @@ use crate::{
     domain::job::JobKind,
 };
 
-/// How long jobs in hand may take when the process stops; what is not done then is done by others
-/// when its lease ends.
-const LAST: Duration = Duration::from_secs(8);
+/// How long running jobs may take after the stop. Others run what is not done by then, when its lease ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
 /// The wait after a failure of the database.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often the administrators' mail is thought of.
-const NOTICES_EVERY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How often dead letters are looked for that administrators were not notified of.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Until `stop`; then what is in hand is finished.
+/// Runs jobs of one kind until `stop`, then waits for those that are running.
 pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
-    let mut in_hand = JoinSet::new();
+    let mut running = JoinSet::new();
     while !stop.is_cancelled() {
-        while in_hand.try_join_next().is_some() {}
-        let room = kind.concurrency().saturating_sub(in_hand.len());
+        while running.try_join_next().is_some() {}
+        let room = kind.concurrency().saturating_sub(running.len());
         if room == 0 {
             tokio::select! {
-                _ = in_hand.join_next() => {}
+                _ = running.join_next() => {}
                 () = stop.cancelled() => {}
             }
             continue;
@@ -39,9 +38,9 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
                         continue;
                     }
                     let app = app.clone();
-                    in_hand.spawn(async move {
+                    running.spawn(async move {
                         if let Err(error) = app.perform(kind, &job).await {
-                            tracing::warn!(%error, kind = kind.name(), "a job's end was not noted");
+                            tracing::warn!(%error, kind = kind.name(), "the end of a job could not be stored");
                         }
                     });
                 }
@@ -50,7 +49,7 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
             Ok(Found::Nothing(wait)) => wait,
             Err(error) => {
                 tracing::warn!(%error, kind = kind.name(), "jobs could not be taken");
-                AGAIN
+                RETRY_DELAY
             }
         };
         if let Ok(count) = app.count_jobs(kind).await {
@@ -61,18 +60,18 @@ pub async fn run(app: App, kind: JobKind, stop: CancellationToken) {
             () = stop.cancelled() => {}
         }
     }
-    let finish = async { while in_hand.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST, finish).await.is_err() {
-        tracing::warn!(kind = kind.name(), "jobs in hand did not end in time");
+    let finish = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_GRACE, finish).await.is_err() {
+        tracing::warn!(kind = kind.name(), "running jobs did not end in time");
     }
 }
 
-/// For ever.
-pub async fn notices(app: App) {
+/// Notifies administrators of new dead letters.
+pub async fn dead_letter_notices(app: App) {
     loop {
         if let Err(error) = app.tell_of_dead_letters().await {
-            tracing::warn!(%error, "the administrators could not be told of dead letters");
+            tracing::warn!(%error, "administrators could not be notified of dead letters");
         }
-        tokio::time::sleep(NOTICES_EVERY).await;
+        tokio::time::sleep(NOTICE_INTERVAL).await;
     }
 }

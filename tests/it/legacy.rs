@@ -163,8 +163,7 @@ async fn the_existing_routes_refuse_the_wrong_callers_in_their_form() {
     let phone = server.phone(PHONE);
     let idle = server.user("idle", "Broadcast");
     let body = json!({ "recipientPhoneNumber": "771234567", "messageContent": "x" }).to_string();
-    let existing =
-        routes::all().iter().filter(|route| route.is_existing && route.who != Who::Anyone);
+    let existing = routes::all().iter().filter(|route| route.is_legacy && route.who != Who::Anyone);
     let mut count = 0;
     for (method, path) in existing.map(|route| (route.method.as_str(), route.path)) {
         count += 1;

@@ -28,7 +28,7 @@ use esh3ar::{
         message::Draft,
         retry::RetryPolicy,
     },
-    presence::{Outbound, Seat},
+    presence::{Outbound, Registration},
     queue::Queue,
     store::{Store, dead_letters::Filter, messages},
 };
@@ -163,7 +163,7 @@ fn assert_lanes(taken: &[i16]) {
 }
 
 struct Device {
-    seat: Seat,
+    registration: Registration,
     feed: Feed,
     came: time::OffsetDateTime,
     /// What it shows on this connection, in order.
@@ -247,7 +247,7 @@ impl Machine {
         let Some(device) = &mut self.devices[who] else { return };
         let mut fresh: Vec<MessageId> = Vec::new();
         let mut deferred = Vec::new();
-        while let Some(outbound) = device.seat.try_next() {
+        while let Some(outbound) = device.registration.try_next() {
             match outbound {
                 Outbound::Deliver(delivery) => {
                     match device.feed.on_live(found(&delivery.message), now) {
@@ -263,7 +263,7 @@ impl Machine {
                 _ => {}
             }
         }
-        if let Some(missed) = device.seat.take_missed() {
+        if let Some(missed) = device.registration.take_missed() {
             missed.from.into_iter().for_each(|from| device.feed.on_passed_over(from));
             device.feed.on_nudge(missed.about);
         }
@@ -351,18 +351,19 @@ impl Machine {
             }
             Step::Connect(who) => {
                 let party = Party::Mobile(self.phones[*who].clone());
-                let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
+                let registration =
+                    self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
                 let timeout = self.app.live().retry.acknowledge_timeout;
                 let came = self.clock.now();
                 let feed = Feed::new(timeout, MessageId::first_of(came - LATE));
-                self.devices[*who] = Some(Device { seat, feed, came, shown: Vec::new() });
+                self.devices[*who] = Some(Device { registration, feed, came, shown: Vec::new() });
             }
             Step::Die(who) => {
                 let mut device = self.devices[*who].take().unwrap();
                 let at = self.clock.now();
                 let lost: Vec<_> =
                     device.feed.abandon().into_iter().map(|(attempt, _)| (attempt, at)).collect();
-                drop(device.seat);
+                drop(device.registration);
                 self.app.note_written(lost, Some("socket_broken"));
             }
             Step::Acknowledge { by, all } => {

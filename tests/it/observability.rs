@@ -79,11 +79,11 @@ fn the_alerts_fire_when_they_should_and_only_then() {
         assert!(output.status.success(), "{output:?}");
     }
     // And what to do about each is written down.
-    let operations = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    let operations = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations/alerts.md");
     let operations = fs::read_to_string(operations).unwrap();
     let rules = fs::read_to_string(packaging("prometheus/esh3ar.rules.yml")).unwrap();
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(operations.contains(&format!("`{alert}`")), "docs/OPERATIONS.md lacks {alert}");
+        assert!(operations.contains(&format!("`{alert}`")), "alerts.md lacks {alert}");
     }
 }
 

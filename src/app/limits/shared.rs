@@ -9,15 +9,12 @@ use std::{
 };
 
 use crate::{
-    cache::{
-        Redis,
-        redis::{Admission, Error},
-    },
     domain::{
         Party,
         limits::{NamedRate, RateClass},
         rate::Rate,
     },
+    redis::{Error, RateAdmission, Redis},
 };
 
 /// The name under which the whole system's messages are counted.
@@ -74,7 +71,7 @@ impl Shared {
         party: &Party,
         wanted: u32,
         rates: &[NamedRate],
-    ) -> Result<Admission, Error> {
+    ) -> Result<RateAdmission, Error> {
         self.redis.admit(&key(class, party), wanted, false, &plain(rates)).await
     }
 
@@ -100,15 +97,15 @@ impl Shared {
         let taken = self.ahead().take(count, Instant::now(), part, most);
         let Some(wanted) = taken else { return Ok(Ok(())) };
         let mut admission = self.redis.admit(SYSTEM, wanted, true, &[rate]).await?;
-        if wanted > count && matches!(admission, Admission::Wait { .. }) {
+        if wanted > count && matches!(admission, RateAdmission::Wait { .. }) {
             admission = self.redis.admit(SYSTEM, count, true, &[rate]).await?;
         }
         Ok(match admission {
-            Admission::Passed(passed) => {
+            RateAdmission::Passed(passed) => {
                 self.ahead().left += passed.saturating_sub(count);
                 Ok(())
             }
-            Admission::Wait { retry_after, .. } => Err(retry_after),
+            RateAdmission::Wait { retry_after, .. } => Err(retry_after),
         })
     }
 

@@ -21,8 +21,8 @@ use crate::{
     },
     client::encode,
     server::{
-        moment,
-        view::{ExplanationView, MessageStoryView, MessageView, Step},
+        timestamp,
+        view::{ExplanationView, MessageStoryView, MessageView, StepView},
     },
 };
 
@@ -122,18 +122,18 @@ impl Runnable for MessageCommand {
     }
 }
 
-const STEPS: &[&str] = columns!(Step: at, step, detail);
+const STEPS: &[&str] = columns!(StepView: at, step, detail);
 const COLUMNS: &[&str] =
     columns!(MessageView<'_>: id, status, from, to, priority, created_at, content);
 
 /// Steps for a table, which has no columns for the count and the last time.
-fn for_table(steps: Vec<Step>) -> Vec<Step> {
-    let told = |step: Step| match (step.count, step.last_at) {
+fn for_table(steps: Vec<StepView>) -> Vec<StepView> {
+    let told = |step: StepView| match (step.count, step.last_at) {
         (Some(count), Some(last)) => {
-            let often = format!("{count} times, the last at {}", moment::text(last));
+            let often = format!("{count} times, the last at {}", timestamp::text(last));
             let detail =
                 if step.detail.is_empty() { often } else { format!("{} ({often})", step.detail) };
-            Step { detail, ..step }
+            StepView { detail, ..step }
         }
         _ => step,
     };

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{audit_reason::AuditReason, transport::AdminClient};
 use crate::{
     app::new_node,
-    cache::{Cache, Redis, RedisSettings, redis::Heard},
+    cache::Cache,
     cli::{
         io::{
             answer::{columns, read, unreadable},
@@ -27,9 +27,10 @@ use crate::{
         setup::Setup,
     },
     client::encode,
+    redis::{Redis, RedisEvent, RedisSettings, RedisTarget},
     server::{
         reply::ProblemBody,
-        view::personal::{ErasedView, ErasureView, ProgressView},
+        view::privacy::{ErasedView, ErasureView, ProgressView},
     },
 };
 
@@ -224,7 +225,7 @@ pub(crate) async fn open(setup: &Setup) -> Result<(AdminClient, Option<RedisSess
 pub(crate) struct RedisSession {
     redis: Redis,
     /// The connection ends when its receiver is dropped.
-    heard: mpsc::Receiver<Heard>,
+    heard: mpsc::Receiver<RedisEvent>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -232,7 +233,7 @@ pub(crate) struct RedisSession {
 const REDIS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl RedisSession {
-    async fn to(target: crate::cache::Target) -> Result<RedisSession, Failure> {
+    async fn to(target: RedisTarget) -> Result<RedisSession, Failure> {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let settings = RedisSettings { target, node: new_node() };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);

@@ -22,7 +22,7 @@ use crate::{
     },
     client::{self, ApiClient, StreamedResponse},
     server::{
-        inside::{self, Inside},
+        in_process::{self, InProcessClient},
         reply::{ProblemBody, code},
     },
 };
@@ -43,7 +43,7 @@ pub(crate) struct AdminClient {
 #[derive(Clone)]
 pub(crate) enum AdminTransport {
     /// In this process, over an open database.
-    InProcess(Inside),
+    InProcess(InProcessClient),
     /// On a server.
     Remote { api: ApiClient, url: String },
 }
@@ -66,7 +66,7 @@ impl AdminClient {
     }
 
     pub(crate) fn in_process(opened: OpenApp) -> AdminClient {
-        let transport = AdminTransport::InProcess(Inside::new(opened.app.clone()));
+        let transport = AdminTransport::InProcess(InProcessClient::new(opened.app.clone()));
         AdminClient { transport, opened: Some(Box::new(opened)) }
     }
 
@@ -134,7 +134,7 @@ impl AdminTransport {
         let (status, body) = match self {
             AdminTransport::InProcess(inside) => {
                 let by = operator().because(why.text())?;
-                let (status, chunks) = inside.ask_long(by, method, &path, body).await;
+                let (status, chunks) = inside.ask_streamed(by, method, &path, body).await;
                 if (200..300).contains(&status) {
                     return Ok(ResponseLines::of(LineSource::InProcess(chunks)));
                 }
@@ -248,7 +248,7 @@ pub(crate) struct ResponseLines {
 }
 
 enum LineSource {
-    InProcess(inside::Pieces),
+    InProcess(in_process::ResponseChunks),
     Remote { chunks: client::BodyChunks, url: String },
 }
 

@@ -41,13 +41,13 @@ mod tests {
 
     use super::*;
     use crate::server::{
-        http::admin::imports::ImportedView,
+        http::admin::import::ImportedView,
         reply::ProblemBody,
         view::{
             DeadLetterView, ExplanationView, MessageStoryView,
             admin::{AuditView, BooksView, ConversationOverviewView},
             bulk::ChangedView,
-            personal::ErasureView,
+            privacy::ErasureView,
         },
     };
 

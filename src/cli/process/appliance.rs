@@ -28,13 +28,13 @@ use crate::{
     config::Config,
     server::{
         Readiness,
-        gate::{self, Gate},
+        connection_limits::ConnectionLimits,
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
+        liveness::LivenessProbe,
         peer::TrustedProxies,
-        places::ConnectionLimits,
-        probe::Probe,
-        pulse::Pulse,
+        pipeline::{self, RequestPipeline},
+        realtime_check::RealtimeCheck,
         tls::Tls,
     },
     store::embedded::Purpose,
@@ -64,7 +64,7 @@ pub(crate) struct Appliance {
     frontend: TaskGroup,
     stop_timeout: Duration,
     started: Instant,
-    pulse: Pulse,
+    pulse: LivenessProbe,
     tls: Option<Tls>,
 }
 
@@ -170,14 +170,14 @@ impl Runtime {
         readiness: &Readiness,
         recorder: &Recorder,
         grace: Duration,
-        pulse: Pulse,
+        pulse: LivenessProbe,
     ) {
         let (app, readiness, recorder) =
             (self.app.clone(), Arc::clone(readiness), recorder.clone());
         let service = move |request, _| {
             let render = recorder.clone();
             let render = Arc::new(move || render.render());
-            gate::machine_page(app.clone(), Arc::clone(&readiness), render, request)
+            pipeline::machine_page(app.clone(), Arc::clone(&readiness), render, request)
         };
         let header_timeout = Duration::from_secs(10);
         let listening = ListenOptions {
@@ -188,7 +188,7 @@ impl Runtime {
             tls: None,
             proxies: TrustedProxies::default(),
             grace,
-            pulse,
+            liveness: pulse,
         };
         let stop = self.work.stop.clone();
         self.work.tracker.spawn(listen::serve(listener, listening, service, stop));
@@ -259,21 +259,21 @@ impl Appliance {
             tls: tls.clone(),
             proxies: proxies.clone(),
             grace: config.http.stop_timeout,
-            pulse: Pulse::default(),
+            liveness: LivenessProbe::default(),
         };
-        let pulse = listening.pulse.clone();
+        let pulse = listening.liveness.clone();
         let options = HubOptions {
-            most: config.http.max_connections,
+            max_connections: config.http.max_connections,
             diagnostics: config.http.diagnostics_hub,
             node: app.node(),
             secret,
         };
         let hub = Hub::new(app.clone(), &options, frontend.stop.clone(), frontend.tracker.clone());
-        let gate = Gate::new(app.clone(), hub, Arc::clone(&readiness), proxies);
+        let gate = RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies);
         let service = move |request, peer| gate.clone().handle(request, peer);
         frontend.tracker.spawn(listen::serve(listener, listening, service, frontend.stop.clone()));
-        let probe = Probe::new(app.clone(), http, tls.is_some());
-        probe.look().await;
+        let probe = RealtimeCheck::new(app.clone(), http, tls.is_some());
+        probe.check().await;
         frontend.tracker.spawn(probe.run(frontend.stop.clone()));
         if let Some(tls) = &tls {
             frontend.tracker.spawn(tls.clone().watch(frontend.stop.clone()));
@@ -281,7 +281,7 @@ impl Appliance {
         let metrics = metrics_listener.as_ref().map(|(_, address)| *address);
         if let Some((listener, _)) = metrics_listener {
             let grace = config.http.stop_timeout;
-            runtime.serve_metrics(listener, &readiness, &recorder, grace, Pulse::default());
+            runtime.serve_metrics(listener, &readiness, &recorder, grace, LivenessProbe::default());
         }
         spawn_upkeep(&runtime.work, recorder);
         Ok(Appliance {
@@ -304,7 +304,7 @@ impl Appliance {
     }
 
     /// Of the loop that accepts connections.
-    pub(crate) fn pulse(&self) -> &Pulse {
+    pub(crate) fn pulse(&self) -> &LivenessProbe {
         &self.pulse
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::task_group::TaskGroup;
 use crate::{
     app::{App, Settings, Ways, new_node},
-    cache::{Redis, RedisSettings, Target},
     cli::io::exit::{ExitStatus, Failure},
     config::{Config, QueueKind},
     presence::{Presence, Registry, Relay},
     queue::{Consumer, Queue, Rabbit, rabbit},
+    redis::{Redis, RedisSettings, RedisTarget},
 };
 
 /// How long the start waits for Redis. Without Redis messages are delayed, not lost.
@@ -18,20 +18,20 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 const CONSUMER_SHARES: usize = 4;
 
 /// The broker's settings, if one is configured.
-pub(crate) fn broker(config: &Config) -> Result<Option<rabbit::Settings>, Failure> {
+pub(crate) fn broker(config: &Config) -> Result<Option<rabbit::BrokerSettings>, Failure> {
     let Some(url) = &config.queue.url else { return Ok(None) };
     let choice = match config.queue.kind {
-        QueueKind::Auto => rabbit::Choice::Auto,
-        QueueKind::Classic => rabbit::Choice::Fixed(rabbit::Kind::Classic),
-        QueueKind::Quorum => rabbit::Choice::Fixed(rabbit::Kind::Quorum),
+        QueueKind::Auto => rabbit::QueueTypeChoice::Auto,
+        QueueKind::Classic => rabbit::QueueTypeChoice::Fixed(rabbit::QueueType::Classic),
+        QueueKind::Quorum => rabbit::QueueTypeChoice::Fixed(rabbit::QueueType::Quorum),
     };
-    rabbit::Settings::new(url.expose(), config.queue.partitions, choice)
+    rabbit::BrokerSettings::new(url.expose(), config.queue.partitions, choice)
         .map(Some)
         .map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))
 }
 
 /// The address of Redis, if one is configured.
-pub(crate) fn redis_target(config: &Config) -> Result<Option<Target>, Failure> {
+pub(crate) fn redis_target(config: &Config) -> Result<Option<RedisTarget>, Failure> {
     let Some(url) = &config.cache.url else { return Ok(None) };
     let wrong = |why: String| {
         Failure::new(ExitStatus::Config, format!("cache.url {why}"))
@@ -63,7 +63,7 @@ pub(crate) async fn backends(
 }
 
 /// The consumer of a worker; its task runs in `group`.
-pub(crate) fn consumer(app: &App, broker: &rabbit::Settings, group: &TaskGroup) -> Consumer {
+pub(crate) fn consumer(app: &App, broker: &rabbit::BrokerSettings, group: &TaskGroup) -> Consumer {
     let (consumer, consuming) = Consumer::new(broker, CONSUMER_SHARES, app.led_queues());
     group.tracker.spawn(consuming.run(group.stop.clone()));
     consumer

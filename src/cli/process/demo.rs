@@ -33,8 +33,8 @@ use crate::{
     domain::{Party, Permission, Permissions, Status},
     server::{
         http::messages::Receipt,
-        moment,
-        view::{ExplanationView, MessageView, Step},
+        timestamp,
+        view::{ExplanationView, MessageView, StepView},
     },
     store::accounts::MobileStatus,
     telemetry::metrics,
@@ -138,8 +138,8 @@ async fn show(setup: &Setup, arguments: &DemoArgs, appliance: &Appliance) -> Res
         shop.get(&format!("/api/v1/messages/{id}/timeline")).await.map_err(from_client)?;
     say("Its timeline:");
     let ExplanationView { steps, status, .. } = read(&timeline.body)?;
-    for Step { at, step, detail, .. } in &steps {
-        say(&format!("  {:28}  {step:10} {detail}", moment::text(*at)));
+    for StepView { at, step, detail, .. } in &steps {
+        say(&format!("  {:28}  {step:10} {detail}", timestamp::text(*at)));
     }
     if status != Status::Delivered.name() {
         return Err(Failure::new(ExitStatus::Failed, "the message was not delivered"));

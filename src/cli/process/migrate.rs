@@ -44,7 +44,7 @@ struct Line {
     version: i32,
     name: String,
     state: &'static str,
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     applied_at: Option<time::OffsetDateTime>,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::{server::pulse::Pulse, telemetry::notify};
+use crate::{server::liveness::LivenessProbe, telemetry::notify};
 
 /// Notifies systemd at the interval that it asks for, as long as the process works: a task must run on the
 /// runtime, and the loop that accepts connections must answer. The database is not asked: a restart of this
@@ -35,10 +35,10 @@ impl Watchdog {
     }
 
     /// Checks, and notifies systemd if all is well.
-    pub(crate) async fn report(&self, pulse: Option<&Pulse>) {
+    pub(crate) async fn report(&self, pulse: Option<&LivenessProbe>) {
         let thread = tokio::time::timeout(self.timeout, tokio::spawn(async {})).await;
         let beats = match pulse {
-            Some(pulse) => pulse.beats(self.timeout).await,
+            Some(pulse) => pulse.responds_within(self.timeout).await,
             None => true,
         };
         if matches!(thread, Ok(Ok(()))) && beats {

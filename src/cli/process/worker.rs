@@ -24,7 +24,7 @@ use crate::{
         setup::Setup,
         spec::{CommandFuture, LogLevel, Privilege, Runnable, Spec},
     },
-    server::{Readiness, pulse::Pulse},
+    server::{Readiness, liveness::LivenessProbe},
     store::embedded::Purpose,
     telemetry::{metrics, notify},
 };
@@ -74,7 +74,7 @@ async fn run(setup: &Setup) -> Result<(), Failure> {
     let readiness: Readiness = Arc::new(AtomicBool::new(true));
     let address = metrics_listener.as_ref().map(|(_, address)| address.to_string());
     // Of the metrics listener: a worker accepts no other connections.
-    let pulse = metrics_listener.is_some().then(Pulse::default);
+    let pulse = metrics_listener.is_some().then(LivenessProbe::default);
     if let (Some((listener, _)), Some(pulse)) = (metrics_listener, &pulse) {
         runtime.serve_metrics(
             listener,

@@ -15,8 +15,8 @@ use crate::{
         message::Draft,
     },
     server::{
-        context::{Context, Shared},
-        pages,
+        context::{RequestContext, SharedContext},
+        pagination,
         reply::{self, Problem, answer},
         view::{self, ConversationCursor, ConversationView, MessageView},
     },
@@ -51,11 +51,11 @@ pub(in crate::server) struct ReadBody {
 }
 
 /// `POST /conversations`.
-pub async fn open(context: Shared) -> Response {
+pub async fn open(context: SharedContext) -> Response {
     answer(try_open(&context).await)
 }
 
-async fn try_open(context: &Context) -> Result<Response, Problem> {
+async fn try_open(context: &RequestContext) -> Result<Response, Problem> {
     let body: OpenBody = context.json()?;
     let (conversation, begun) =
         context.app.open_conversation(context.caller()?, &body.phone).await?;
@@ -64,11 +64,11 @@ async fn try_open(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /conversations`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let status = match context.parameter("status")? {
         None => None,
@@ -97,27 +97,27 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /conversations/unread-count`.
-pub async fn unread_count(context: Shared) -> Response {
+pub async fn unread_count(context: SharedContext) -> Response {
     answer(try_unread_count(&context).await)
 }
 
-async fn try_unread_count(context: &Context) -> Result<Response, Problem> {
+async fn try_unread_count(context: &RequestContext) -> Result<Response, Problem> {
     let count = context.app.unread_conversations(context.caller()?).await?;
     Ok(reply::json(StatusCode::OK, &json!({ "count": count })))
 }
 
 /// `GET /conversations/{id}`.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(try_show(&id, &context).await)
 }
 
-async fn try_show(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_show(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let conversation = context.app.conversation(context.caller()?, read_id(id)?).await?;
     shown(context, StatusCode::OK, &conversation)
 }
 
 fn shown(
-    context: &Context,
+    context: &RequestContext,
     status: StatusCode,
     conversation: &Conversation,
 ) -> Result<Response, Problem> {
@@ -131,11 +131,11 @@ fn read_id(text: &str) -> Result<ConversationId, Problem> {
 }
 
 /// `POST /conversations/{id}/messages`.
-pub async fn say(id: String, context: Shared) -> Response {
+pub async fn say(id: String, context: SharedContext) -> Response {
     answer(try_say(&id, &context).await)
 }
 
-async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_say(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let request = match said(context) {
         Ok(request) => request,
@@ -159,7 +159,7 @@ async fn try_say(id: &str, context: &Context) -> Result<Response, Problem> {
 }
 
 /// What is to be said; and whether it is known by the request's key.
-fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
+fn said(context: &RequestContext) -> Result<(ChatRequest, bool), Problem> {
     let body: SayBody = context.json()?;
     if !body.attachments.is_empty() {
         let message = "attachments names media that do not exist";
@@ -182,11 +182,11 @@ fn said(context: &Context) -> Result<(ChatRequest, bool), Problem> {
 }
 
 /// `GET /conversations/{id}/messages`.
-pub async fn history(id: String, context: Shared) -> Response {
+pub async fn history(id: String, context: SharedContext) -> Response {
     answer(try_history(&id, &context).await)
 }
 
-async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_history(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let seq = |name: &'static str| -> Result<Option<i64>, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(None) };
@@ -199,14 +199,14 @@ async fn try_history(id: &str, context: &Context) -> Result<Response, Problem> {
     // What is kept of pages is of whole ones.
     if page.is_latest() && context.has_whole_page() {
         let items = context.app.latest(context.caller()?, id, page.limit, view::history).await?;
-        return Ok(reply::raw(StatusCode::OK, pages::written(&items, next_before(&items))));
+        return Ok(reply::raw(StatusCode::OK, pagination::written(&items, next_before(&items))));
     }
     let found = context.app.history(context.caller()?, id, page).await?;
     let more = match page.after {
         Some(_) => found.len() == page.limit,
         None => found.last().and_then(seq_of).is_some_and(|seq| seq > 1),
     };
-    let page = pages::page(&found, more, context.page_room, MessageView::from, seq_of);
+    let page = pagination::page(&found, more, context.page_room, MessageView::from, seq_of);
     Ok(reply::raw(StatusCode::OK, page))
 }
 
@@ -227,11 +227,11 @@ fn next_before(items: &[u8]) -> Option<i64> {
 }
 
 /// `POST /conversations/{id}/read`.
-pub async fn read(id: String, context: Shared) -> Response {
+pub async fn read(id: String, context: SharedContext) -> Response {
     answer(try_read(&id, &context).await)
 }
 
-async fn try_read(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_read(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let body: ReadBody =
         if context.body.is_empty() { ReadBody::default() } else { context.json()? };
@@ -242,18 +242,18 @@ async fn try_read(id: &str, context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /conversations/{id}/archive`.
-pub async fn archive(id: String, context: Shared) -> Response {
+pub async fn archive(id: String, context: SharedContext) -> Response {
     answer(set_status(&id, &context, ConversationStatus::Archived).await)
 }
 
 /// `POST /conversations/{id}/close`.
-pub async fn close(id: String, context: Shared) -> Response {
+pub async fn close(id: String, context: SharedContext) -> Response {
     answer(set_status(&id, &context, ConversationStatus::Closed).await)
 }
 
 async fn set_status(
     id: &str,
-    context: &Context,
+    context: &RequestContext,
     status: ConversationStatus,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;

@@ -8,7 +8,7 @@ use crate::{
     app::dead_letters::{Action, CHANGED_AT_ONCE, Outcome},
     domain::{DeadLetterClass, DeadLetterId, MessageId},
     server::{
-        context::{Context, Shared, cursor, read_time},
+        context::{RequestContext, SharedContext, cursor, read_time},
         http::admin,
         reply::{self, Problem, answer},
         view::{
@@ -40,11 +40,11 @@ pub(in crate::server) struct BulkBody {
 }
 
 /// `GET /admin/dead-letters`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
     let body = BulkBody {
@@ -79,7 +79,7 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 impl BulkBody {
-    fn filter(&self, context: &Context) -> Result<Filter, Problem> {
+    fn filter(&self, context: &RequestContext) -> Result<Filter, Problem> {
         let class = self.class.as_deref().map(|name| {
             DeadLetterClass::parse(name).ok_or_else(|| {
                 let message = "class is recipient, provider, content or system";
@@ -119,7 +119,7 @@ impl BulkBody {
 }
 
 /// `GET /admin/dead-letters/{id}`.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -131,16 +131,20 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 /// `POST /admin/dead-letters/{id}/requeue`.
-pub async fn requeue(id: String, context: Shared) -> Response {
+pub async fn requeue(id: String, context: SharedContext) -> Response {
     answer(change_one(&context, &id, Action::Requeue).await)
 }
 
 /// `DELETE /admin/dead-letters/{id}`.
-pub async fn delete(id: String, context: Shared) -> Response {
+pub async fn delete(id: String, context: SharedContext) -> Response {
     answer(change_one(&context, &id, Action::Delete).await)
 }
 
-async fn change_one(context: &Context, id: &str, action: Action) -> Result<Response, Problem> {
+async fn change_one(
+    context: &RequestContext,
+    id: &str,
+    action: Action,
+) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let filter = Filter { ids: vec![parse_id(id)?], ..Filter::default() };
     // One more than there can be, so that nothing seems to come behind it.
@@ -155,16 +159,16 @@ async fn change_one(context: &Context, id: &str, action: Action) -> Result<Respo
 }
 
 /// `POST /admin/dead-letters/requeue`.
-pub async fn requeue_many(context: Shared) -> Response {
+pub async fn requeue_many(context: SharedContext) -> Response {
     answer(change_many(&context, Action::Requeue).await)
 }
 
 /// `POST /admin/dead-letters/delete`.
-pub async fn delete_many(context: Shared) -> Response {
+pub async fn delete_many(context: SharedContext) -> Response {
     answer(change_many(&context, Action::Delete).await)
 }
 
-async fn change_many(context: &Context, action: Action) -> Result<Response, Problem> {
+async fn change_many(context: &RequestContext, action: Action) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: BulkBody = context.json()?;
     if body.ids.len() > CHANGED_AT_ONCE {

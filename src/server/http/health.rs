@@ -14,16 +14,17 @@ use crate::{
     },
     server::{
         Readiness,
-        context::{Context, Shared, unknown_parameter},
-        dispatch,
-        gate::bearer,
-        moment, peer,
+        authorization::bearer,
+        context::{RequestContext, SharedContext, unknown_parameter},
+        peer,
         reply::{self, Problem, answer},
+        route::NoRoute,
+        timestamp,
     },
 };
 
 /// `GET /health/live`: the process answers.
-pub async fn live(_: Shared) -> Response {
+pub async fn live(_: SharedContext) -> Response {
     alive()
 }
 
@@ -32,7 +33,7 @@ fn alive() -> Response {
 }
 
 /// `GET /health/ready`: it can take requests now.
-pub async fn ready(context: Shared) -> Response {
+pub async fn ready(context: SharedContext) -> Response {
     readiness(&context.app, &context.readiness, is_administrator(&context).await).await
 }
 
@@ -51,7 +52,7 @@ async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response 
 
 /// `GET /health`: everything it needs answers. What that is in detail is for administrators. With `history`,
 /// how it was as well.
-pub async fn whole(context: Shared) -> Response {
+pub async fn whole(context: SharedContext) -> Response {
     answer(
         async {
             let details = is_administrator(&context).await;
@@ -63,7 +64,7 @@ pub async fn whole(context: Shared) -> Response {
 }
 
 /// `GET /health-status` of the existing system.
-pub async fn status(context: Shared) -> Response {
+pub async fn status(context: SharedContext) -> Response {
     everything(&context.app, false, false).await
 }
 
@@ -73,7 +74,7 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
 
 /// Whether the request has the token of an administrator. Only asked where the answer depends on it: health is
 /// answered also while the database is away.
-async fn is_administrator(context: &Context) -> bool {
+async fn is_administrator(context: &RequestContext) -> bool {
     let Some(token) = bearer(&context.headers) else { return false };
     let Some(from) = context.peer.map(peer::block) else { return false };
     let caller = context.app.authenticate(token, from).await;
@@ -89,7 +90,7 @@ pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Resp
         },
         "/health/live" => alive(),
         "/health/ready" => readiness(app, ready, true).await,
-        _ => dispatch::NoRoute::Nothing.into_response(),
+        _ => NoRoute::Nothing.into_response(),
     }
 }
 
@@ -143,7 +144,7 @@ async fn page(
 fn earlier(found: &Found) -> serde_json::Value {
     let Found { at, up, latency, fault } = found;
     let mut state = state_of(*up, *latency, fault.as_ref());
-    state["at"] = moment::text(*at).into();
+    state["at"] = timestamp::text(*at).into();
     state
 }
 

@@ -16,11 +16,11 @@ use crate::{
         message::{Draft, FieldError},
     },
     server::{
-        context::{Context, Shared, cursor, unreadable},
-        many::{Many, tree},
-        pages,
+        bounded_list::{BoundedList, parse_item},
+        context::{RequestContext, SharedContext, cursor, unreadable},
+        pagination,
         reply::{self, Problem, answer},
-        route::USUAL,
+        size_limits::MAX_JSON_LEN,
         view,
     },
     store::messages::Filter,
@@ -46,7 +46,7 @@ pub(in crate::server) struct SendBody {
 pub(in crate::server) struct BatchBody<'a> {
     #[schema(value_type = Vec<SendBody>, max_items = 500, min_items = 1)]
     #[serde(borrow)]
-    messages: Many<&'a RawValue>,
+    messages: BoundedList<&'a RawValue>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -63,7 +63,7 @@ pub(in crate::server) struct IdsBody {
 pub(crate) struct Receipt<'a> {
     pub(crate) id: uuid::Uuid,
     status: &'a str,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     created_at: time::OffsetDateTime,
 }
 
@@ -116,11 +116,11 @@ impl SendBody {
 }
 
 /// `POST /messages`.
-pub async fn send(context: Shared) -> Response {
+pub async fn send(context: SharedContext) -> Response {
     answer(try_send(&context).await)
 }
 
-async fn try_send(context: &Context) -> Result<Response, Problem> {
+async fn try_send(context: &RequestContext) -> Result<Response, Problem> {
     let body: SendBody = context.json()?;
     let request = body.into_request().map_err(crate::app::Error::Invalid)?;
     let key = context.request_key()?;
@@ -139,19 +139,19 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /messages/batch`.
-pub async fn send_batch(context: Shared) -> Response {
+pub async fn send_batch(context: SharedContext) -> Response {
     answer(try_send_batch(&context).await)
 }
 
-async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
+async fn try_send_batch(context: &RequestContext) -> Result<Response, Problem> {
     let body: BatchBody<'_> = context.json()?;
     let messages = body.messages.within("messages")?;
     let key = context.request_key_of("messages", &messages)?;
     // An item that does not even read as a message answers for itself too.
     let mut readable = Vec::new();
     let read = |item: &RawValue| -> Result<SendRequest, Problem> {
-        let body: SendBody =
-            serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
+        let body: SendBody = serde_json::from_value(parse_item(item, MAX_JSON_LEN)?)
+            .map_err(|error| unreadable(&error))?;
         Ok(body.into_request().map_err(crate::app::Error::Invalid)?)
     };
     let size = context.body.len();
@@ -208,11 +208,11 @@ pub(super) fn replayed(earlier: crate::store::idempotency::Earlier) -> Response 
 }
 
 /// `GET /messages`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let mut filter = Filter { before: context.after()?, ..Filter::default() };
     if let Some(name) = context.parameter("status")? {
@@ -239,19 +239,24 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 /// A page of a list; `behind` is up to where it was looked at, if it may go on although there is no more to show.
-fn page(context: &Context, found: &[Message], more: bool, behind: Option<MessageId>) -> Response {
+fn page(
+    context: &RequestContext,
+    found: &[Message],
+    more: bool,
+    behind: Option<MessageId>,
+) -> Response {
     let next = |last: &Message| cursor(last.id);
     let (room, behind) = (context.page_room, behind.map(cursor));
-    let page = pages::page_behind(found, more, behind, room, view::MessageView::from, next);
+    let page = pagination::page_behind(found, more, behind, room, view::MessageView::from, next);
     reply::raw(StatusCode::OK, page)
 }
 
 /// `GET /messages/pending`.
-pub async fn pending(context: Shared) -> Response {
+pub async fn pending(context: SharedContext) -> Response {
     answer(try_pending(&context).await)
 }
 
-async fn try_pending(context: &Context) -> Result<Response, Problem> {
+async fn try_pending(context: &RequestContext) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
     // One more, to know whether there are more.
@@ -261,7 +266,7 @@ async fn try_pending(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /messages/{id}`.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let message = context.app.message(context.caller()?, parse_id(&id)?).await?;
@@ -272,7 +277,7 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 /// `GET /messages/{id}/timeline`.
-pub async fn timeline(id: String, context: Shared) -> Response {
+pub async fn timeline(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let id = parse_id(&id)?;
@@ -285,22 +290,22 @@ pub async fn timeline(id: String, context: Shared) -> Response {
 }
 
 /// `POST /messages/{id}/delivered`.
-pub async fn delivered(id: String, context: Shared) -> Response {
+pub async fn delivered(id: String, context: SharedContext) -> Response {
     answer(say_one(&context, &id, Said::Acknowledged).await)
 }
 
 /// `POST /messages/{id}/read`.
-pub async fn read(id: String, context: Shared) -> Response {
+pub async fn read(id: String, context: SharedContext) -> Response {
     answer(say_one(&context, &id, Said::Opened).await)
 }
 
-async fn say_one(context: &Context, id: &str, said: Said) -> Result<Response, Problem> {
+async fn say_one(context: &RequestContext, id: &str, said: Said) -> Result<Response, Problem> {
     let message = context.app.say_one(context.caller()?, said, parse_id(id)?).await?;
     Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
 }
 
 /// `POST /messages/acknowledge`.
-pub async fn acknowledge(context: Shared) -> Response {
+pub async fn acknowledge(context: SharedContext) -> Response {
     answer(
         async {
             let body: IdsBody = context.json()?;

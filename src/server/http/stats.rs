@@ -6,18 +6,18 @@ use warp::reply::Response;
 use crate::{
     domain::Phone,
     server::{
-        context::{Context, Shared},
+        context::{RequestContext, SharedContext},
         reply::{self, Problem, answer},
         view::stats::StatsView,
     },
 };
 
 /// `GET /admin/stats`.
-pub async fn show(context: Shared) -> Response {
+pub async fn show(context: SharedContext) -> Response {
     answer(try_show(&context).await)
 }
 
-async fn try_show(context: &Context) -> Result<Response, Problem> {
+async fn try_show(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let (numbers, watch) = (context.flag("numbers")?, context.flag("watch")?);
     let snapshot = context.app.stats().await?;

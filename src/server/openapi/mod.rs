@@ -1,21 +1,14 @@
 //! The description of the HTTP API (OpenAPI 3.1) at `/openapi.json`, from the table of routes and the types
 //! that are read and written.
 
-mod written;
+mod handwritten;
 
-use std::sync::LazyLock;
-
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
-use warp::reply::Response;
 
 use super::{
-    context::Shared,
     reply,
-    route::{self, Answer, Route, Shape, Who, Writes},
-    routes,
-    view::{self, personal},
+    route::{self, BodySchema, Route, RouteResponse, Who, Writes},
+    view::{self, privacy},
 };
 
 impl Who {
@@ -31,14 +24,13 @@ impl Who {
 }
 
 /// The routes that are described.
-pub fn described() -> impl Iterator<Item = &'static Route> {
-    routes::all().iter().filter(|route| !route.is_existing)
+pub fn described(routes: &[Route]) -> impl Iterator<Item = &Route> {
+    routes.iter().filter(|route| !route.is_legacy)
 }
 
-/// The whole description.
-pub fn description() -> Value {
+pub fn description(routes: &[Route]) -> Value {
     let mut paths = Map::new();
-    for route in described() {
+    for route in described(routes) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = route.operation();
     }
@@ -53,20 +45,11 @@ pub fn description() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": shapes(),
+            "schemas": shapes(routes),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
         },
         "security": [{ "token": [] }],
     })
-}
-
-/// `GET /openapi.json`.
-pub async fn page(_: Shared) -> Response {
-    static PAGE: LazyLock<Bytes> = LazyLock::new(|| description().to_string().into());
-    let mut response = reply::raw(StatusCode::OK, PAGE.clone());
-    let day = HeaderValue::from_static("public, max-age=300");
-    response.headers_mut().insert(header::CACHE_CONTROL, day);
-    response
 }
 
 impl Route {
@@ -77,14 +60,14 @@ impl Route {
             })
         };
         let success = match &self.answer {
-            Answer::Empty => json!({ "description": "done" }),
-            Answer::Lines(shape) => content(
+            RouteResponse::Empty => json!({ "description": "done" }),
+            RouteResponse::Lines(shape) => content(
                 "application/jsonl",
                 reference(&shape.name),
                 "a JSON document a line, each of this shape",
             ),
-            Answer::One(shape) => content("application/json", answered(shape), "done"),
-            Answer::Page(shape) => content("application/json", page_of(shape), "done"),
+            RouteResponse::One(shape) => content("application/json", answered(shape), "done"),
+            RouteResponse::Page(shape) => content("application/json", page_of(shape), "done"),
         };
         let mut operation = json!({
             "summary": self.summary,
@@ -171,11 +154,11 @@ fn reference(shape: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{shape}") })
 }
 
-fn answered(shape: &Shape) -> Value {
+fn answered(shape: &BodySchema) -> Value {
     if shape.name == "Object" { json!({ "type": "object" }) } else { reference(&shape.name) }
 }
 
-fn page_of(shape: &Shape) -> Value {
+fn page_of(shape: &BodySchema) -> Value {
     json!({
         "type": "object",
         "required": ["items", "next"],
@@ -187,21 +170,23 @@ fn page_of(shape: &Shape) -> Value {
 }
 
 /// The shapes by name, and those that they are made of.
-fn shapes() -> Map<String, Value> {
+fn shapes(routes: &[Route]) -> Map<String, Value> {
     let mut shapes = Map::new();
-    for route in described() {
+    for route in described(routes) {
         let answer = match &route.answer {
-            Answer::Empty => None,
-            Answer::One(shape) | Answer::Page(shape) | Answer::Lines(shape) => Some(shape),
+            RouteResponse::Empty => None,
+            RouteResponse::One(shape)
+            | RouteResponse::Page(shape)
+            | RouteResponse::Lines(shape) => Some(shape),
         };
         route.takes.iter().chain(answer).for_each(|shape| shape.collect(&mut shapes));
     }
     // What those are made of that are written by hand.
     route::collect::<reply::ProblemBody<'static>>(&mut shapes);
-    route::collect::<personal::ProgressView>(&mut shapes);
-    route::collect::<personal::ErasureView<'static>>(&mut shapes);
+    route::collect::<privacy::ProgressView>(&mut shapes);
+    route::collect::<privacy::ErasureView<'static>>(&mut shapes);
     route::collect::<view::admin::MobileView<'static>>(&mut shapes);
-    shapes.extend(written::shapes());
+    shapes.extend(handwritten::shapes());
     shapes
 }
 
@@ -210,11 +195,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::server::routes;
 
     #[test]
     fn each_route_is_described_once_with_a_summary_and_what_its_parameters_mean() {
         let mut names = BTreeSet::new();
-        for route in described() {
+        for route in described(routes::all()) {
             assert!(names.insert(route.name()), "{} twice", route.name());
             assert!(!route.summary.is_empty(), "{} has no summary", route.path);
             for text in route.query {
@@ -241,7 +227,7 @@ mod tests {
                 _ => {}
             }
         }
-        let description = description();
+        let description = description(routes::all());
         let mut named = BTreeSet::new();
         names(&description, &mut named);
         for name in &named {

@@ -4,19 +4,19 @@ use super::PAGE;
 use crate::server::{
     http::{
         admin::{
-            audit, conversations as talk, imports, messages as of_all, mobiles, nodes, numbers,
-            personal, tokens, users,
+            audit, conversations as talk, import, messages as of_all, mobiles, nodes, number_check,
+            privacy, tokens, users,
         },
         dead_letters, stats,
     },
-    route::{Route, Shape, Who::Admin, delete, get, patch, post},
+    route::{BodySchema, Route, Who::Admin, delete, get, patch, post},
     view::{
         DeadLetterView, ExplanationView, MessageStoryView, MessageView, WholeConversationView,
         admin::{
             AuditView, BooksView, ConversationOverviewView, DoubtedView, IssuedView, MobileView,
             RotatedView, TokenView, UserView,
         },
-        personal::Record,
+        privacy::ExportRecord,
         stats::{NodeView, StatsView},
     },
 };
@@ -46,27 +46,27 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/admin/dead-letters/requeue", Admin, dead_letters::requeue_many)
             .summary("Put many back, up to 1,000 a call")
             .takes::<dead_letters::BulkBody>()
-            .gives_written(200, "DeadLettersOutcome"),
+            .gives_handwritten(200, "DeadLettersOutcome"),
         post("/api/v1/admin/dead-letters/delete", Admin, dead_letters::delete_many)
             .summary("Delete many, up to 1,000 a call")
             .takes::<dead_letters::BulkBody>()
-            .gives_written(200, "DeadLettersOutcome"),
+            .gives_handwritten(200, "DeadLettersOutcome"),
         get("/api/v1/admin/dead-letters/{id}", Admin, dead_letters::show)
             .summary("One of them")
             .gives::<DeadLetterView<'static>>(200),
         post("/api/v1/admin/dead-letters/{id}/requeue", Admin, dead_letters::requeue)
             .summary("Put one back")
-            .gives_written(200, "DeadLettersChanged"),
+            .gives_handwritten(200, "DeadLettersChanged"),
         delete("/api/v1/admin/dead-letters/{id}", Admin, dead_letters::delete)
             .summary("Delete one")
-            .gives_written(200, "DeadLettersChanged"),
+            .gives_handwritten(200, "DeadLettersChanged"),
         get("/api/v1/admin/stats", Admin, stats::show)
             .summary("How the installation does")
             .gives::<StatsView>(200)
             .query(&["numbers: true, to name phones as well", WATCH]),
         get("/api/v1/admin/nodes", Admin, nodes::list)
             .summary("The processes that live, oldest first")
-            .gives_written(200, "Nodes"),
+            .gives_handwritten(200, "Nodes"),
         post("/api/v1/admin/nodes/{id}/drain", Admin, nodes::drain)
             .summary(
                 "Empty one for maintenance, or let it take connections again; it does \
@@ -80,7 +80,7 @@ so within seconds",
             .query(&PAGE),
         post("/api/v1/admin/users", Admin, users::add)
             .summary("Make one")
-            .takes::<users::AddBody>()
+            .takes::<users::AddUserBody>()
             .gives::<UserView<'static>>(201),
         get("/api/v1/admin/users/{id}", Admin, users::show)
             .summary("One, by id or name")
@@ -95,43 +95,43 @@ so within seconds",
             .query(&[PAGE[0], PAGE[1], "afterPhone: Only those after this number"]),
         post("/api/v1/admin/mobile-users", Admin, mobiles::add)
             .summary("Add or verify some")
-            .takes::<mobiles::AddBody>()
-            .gives_written(200, "MobileUsers"),
+            .takes::<mobiles::AddMobilesBody>()
+            .gives_handwritten(200, "MobileUsers"),
         get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
             .summary("One of them")
             .gives::<MobileView<'static>>(200),
-        get("/api/v1/admin/mobile-users/{phone}/export", Admin, personal::export)
+        get("/api/v1/admin/mobile-users/{phone}/export", Admin, privacy::export)
             .summary(
                 "Everything that is stored of a number, a record a line; one that \
 breaks off is not whole",
             )
-            .gives_lines(Shape::of::<Record<'static>>()),
-        post("/api/v1/admin/mobile-users/{phone}/erase", Admin, personal::erase)
+            .gives_lines(BodySchema::of::<ExportRecord<'static>>()),
+        post("/api/v1/admin/mobile-users/{phone}/erase", Admin, privacy::erase)
             .summary(
                 "Erase everything of a number, for good: how far it is, a line now \
 and then, and at last what is erased, or a problem; it goes on \
 when nobody waits for it",
             )
-            .takes::<personal::EraseBody>()
-            .gives_lines(Shape::written("ErasureLine")),
-        get("/api/v1/admin/number-check", Admin, numbers::check)
+            .takes::<privacy::EraseBody>()
+            .gives_lines(BodySchema::handwritten("ErasureLine")),
+        get("/api/v1/admin/number-check", Admin, number_check::check)
             .summary(
                 "Numbers that are stored and to be looked at: read today they would be \
 others, or none",
             )
             .gives_page::<DoubtedView<'static>>()
             .query(&[PAGE[0], PAGE[1], REGION]),
-        post("/api/v1/admin/import/messages", Admin, imports::messages)
+        post("/api/v1/admin/import/messages", Admin, import::messages)
             .summary(
                 "Take over messages of the existing system, up to 500 a call; the same \
 again changes nothing",
             )
-            .takes_many::<imports::MessagesBody<'static>>()
-            .gives::<imports::ImportedView>(200),
-        post("/api/v1/admin/import/users", Admin, imports::users)
+            .takes_many::<import::MessagesBody<'static>>()
+            .gives::<import::ImportedView>(200),
+        post("/api/v1/admin/import/users", Admin, import::users)
             .summary("Take over mobile users of the existing system, up to 500 a call")
-            .takes_many::<imports::UsersBody<'static>>()
-            .gives::<imports::ImportedView>(200),
+            .takes_many::<import::UsersBody<'static>>()
+            .gives::<import::ImportedView>(200),
         get("/api/v1/admin/tokens", Admin, tokens::list)
             .summary("Tokens, newest first; never themselves")
             .gives_page::<TokenView<'static>>()
@@ -200,7 +200,7 @@ again changes nothing",
             .query(&["messages: How many of its last messages, 0 to 1,000; 10 without it"]),
         get("/api/v1/admin/conversations/{id}/messages", Admin, talk::history)
             .summary("What was said, oldest first; `next` is a seq")
-            .gives_written(200, "History")
+            .gives_handwritten(200, "History")
             .paged()
             .query(&[PAGE[0], "after: Only those after this seq"]),
         post("/api/v1/admin/conversations/{id}/archive", Admin, talk::archive)

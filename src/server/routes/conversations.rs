@@ -28,7 +28,7 @@ pub(super) fn rows() -> Vec<Route> {
             .query(&[PAGE[0], PAGE[1], "status: active, archived or closed"]),
         get("/api/v1/conversations/unread-count", Either(Some(Chat)), conversations::unread_count)
             .summary("How much was not read")
-            .gives_written(200, "UnreadConversations"),
+            .gives_handwritten(200, "UnreadConversations"),
         get("/api/v1/conversations/{id}", Either(Some(Chat)), conversations::show)
             .summary("One of them")
             .gives::<ConversationView<'static>>(200),
@@ -40,7 +40,7 @@ pub(super) fn rows() -> Vec<Route> {
             .keyed(),
         get("/api/v1/conversations/{id}/messages", Either(Some(Chat)), conversations::history)
             .summary("What was said; `next` is a seq, for `before` or for `after`")
-            .gives_written(200, "History")
+            .gives_handwritten(200, "History")
             .paged()
             .query(&[
                 PAGE[0],
@@ -50,7 +50,7 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/conversations/{id}/read", Either(Some(Chat)), conversations::read)
             .summary("It was read, whole or up to a seq")
             .takes::<conversations::ReadBody>()
-            .gives_written(200, "ReadReceipt")
+            .gives_handwritten(200, "ReadReceipt")
             .writes(Receipts),
         post("/api/v1/conversations/{id}/archive", Business(Some(Chat)), conversations::archive)
             .summary("Put it away")

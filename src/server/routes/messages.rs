@@ -26,7 +26,7 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/messages/batch", Business(Some(SendMessages)), messages::send_batch)
             .summary("Send up to 500, each for itself")
             .takes_many::<messages::BatchBody<'static>>()
-            .gives_written(200, "BatchResults")
+            .gives_handwritten(200, "BatchResults")
             .sends()
             .keyed(),
         get("/api/v1/messages", Either(None), messages::list)
@@ -46,7 +46,7 @@ pub(super) fn rows() -> Vec<Route> {
         post("/api/v1/messages/acknowledge", Mobile, messages::acknowledge)
             .summary("Acknowledge many")
             .takes::<messages::IdsBody>()
-            .gives_written(200, "Changed")
+            .gives_handwritten(200, "Changed")
             .writes(Receipts),
         get("/api/v1/messages/{id}", Either(None), messages::show)
             .summary("One message")

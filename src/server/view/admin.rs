@@ -31,9 +31,9 @@ pub struct UserView<'a> {
     pub(crate) name: &'a str,
     pub(crate) phone: Option<&'a str>,
     pub(crate) permissions: Vec<&'static str>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) disabled_at: Option<OffsetDateTime>,
 }
 
@@ -94,7 +94,7 @@ pub struct MobileView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) phone: &'a str,
     pub(crate) status: &'static str,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -117,11 +117,11 @@ pub struct TokenView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) user: Option<&'a str>,
     pub(crate) mobile: Option<&'a str>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) revoked_at: Option<OffsetDateTime>,
 }
 
@@ -144,7 +144,7 @@ impl<'a> From<&'a Listed> for TokenView<'a> {
 #[schema(as = AuditEntry)]
 pub struct AuditView<'a> {
     pub(crate) id: uuid::Uuid,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) at: OffsetDateTime,
     pub(crate) actor_kind: &'a str,
     /// A business user's name, or as what else it is known.
@@ -203,7 +203,7 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
 pub struct IssuedView {
     id: uuid::Uuid,
     token: String,
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     expires_at: Option<OffsetDateTime>,
 }
 
@@ -222,7 +222,7 @@ pub struct RotatedView {
     issued: IssuedView,
     replaces: uuid::Uuid,
     /// Until when the other one opens things as well.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     old_until: OffsetDateTime,
 }
 

@@ -22,7 +22,7 @@ use crate::{
 #[schema(as = Stats)]
 pub struct StatsView {
     /// When.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
     /// High first.
     pub lanes: Vec<LaneView>,
@@ -60,12 +60,12 @@ pub struct LaneView {
     /// Messages not acknowledged yet.
     pub waiting: u64,
     /// When the oldest of them was accepted.
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub oldest_waiting_at: Option<OffsetDateTime>,
     /// Those on their way to a device, or due.
     pub in_hand: u64,
     /// When the oldest of those was accepted.
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub oldest_in_hand_at: Option<OffsetDateTime>,
     /// Wake-ups waiting in the processes.
     pub wake_ups: u64,
@@ -153,7 +153,7 @@ pub struct NodeView {
     /// What it was asked to be and has not taken up yet: true, to be emptied; false, to take connections again.
     pub drain_asked: Option<bool>,
     /// When it started.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub started_at: OffsetDateTime,
     /// Connections of the hub.
     pub connections: u64,
@@ -244,7 +244,7 @@ pub struct DeadOfClassView {
     /// How many.
     pub count: u64,
     /// When the newest was given up.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub newest_at: OffsetDateTime,
 }
 
@@ -260,7 +260,7 @@ pub struct SlowView {
     /// The oldest of them.
     pub oldest_message_id: uuid::Uuid,
     /// When that was accepted.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub oldest_at: OffsetDateTime,
     /// The most retries that one of them has had.
     pub retries: u16,

@@ -18,12 +18,12 @@ use std::{
 
 use deadpool::managed::{Object, PoolError, TimeoutType, Timeouts};
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::{config::Host, types::PgLsn};
+use tokio_postgres::types::PgLsn;
 
 use super::{
     Client, Error, Group, Statements as _,
     client::Meters,
-    pool::{self, Pool},
+    connect::{self, Pool, name},
     primary::Finder,
     statement::statements,
 };
@@ -148,7 +148,7 @@ impl Replicas {
         let replicas = replicas.into_iter().map(replica).collect::<Result<_, _>>();
         let replicas = Replicas {
             inner: Arc::new(Inner {
-                original: pool::pool(original, 1, PATIENCE)?,
+                original: connect::pool(original, 1, PATIENCE)?,
                 meters: Arc::clone(meters),
                 positions: Mutex::default(),
                 questions,
@@ -294,8 +294,8 @@ impl Replica {
     ) -> Result<Replica, Error> {
         let name: Arc<str> = name(&config).into();
         Ok(Replica {
-            pool: pool::pool(config.clone(), size, PATIENCE)?,
-            probe: pool::pool(config, 1, PATIENCE)?,
+            pool: connect::pool(config.clone(), size, PATIENCE)?,
+            probe: connect::pool(config, 1, PATIENCE)?,
             meters: Arc::clone(meters),
             judged: Mutex::default(),
             reads: metrics::counter!("esh3ar_replica_reads_total", "replica" => name.to_string()),
@@ -361,15 +361,5 @@ impl Replica {
                 self.pool.retain(|_, _| false);
             }
         }
-    }
-}
-
-/// Host and port: what is left of a URL without its secrets.
-pub fn name(config: &tokio_postgres::Config) -> String {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => format!("{host}:{port}"),
-        Some(Host::Unix(path)) => format!("{}:{port}", path.display()),
-        None => format!("localhost:{port}"),
     }
 }

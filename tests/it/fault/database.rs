@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use esh3ar::{client::Error::Refused, load::Plan};
+use esh3ar::{bench::load::Plan, client::Error::Refused};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

@@ -8,8 +8,8 @@ use std::{
 
 use esh3ar::{
     app::{Caller, access::Identity, tokens::Lifetime},
+    bench::load::{self, ChatConversation, ChatLoad, Plan},
     domain::{Party, Permission, Permissions, TokenId, partitions},
-    load::{self, Chat, Plan, Talk},
 };
 
 use super::{Load, over, plan, target};
@@ -58,18 +58,18 @@ async fn one_business_with_many_conversations_is_the_work_of_all_workers() {
     let mut talks = Vec::new();
     for (phone, (number, _)) in target.recipients.iter().enumerate() {
         let (talk, _) = app.open_conversation(&caller, number).await.unwrap();
-        talks.push(Talk { id: talk.id.0, shop: 0, phone });
+        talks.push(ChatConversation { id: talk.id.0, shop: 0, phone });
     }
     let token = app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
     ended.cancel();
     drop(app);
     // Phones write, and the business reads: it is the recipient of all.
-    let chat = Chat { shops: vec![token], talks, replies: 1.0, read: 0.1 };
+    let chat = ChatLoad { shops: vec![token], talks, replies: 1.0, read: 0.1 };
     target.url = cluster.gateways.iter().map(|one| one.base.as_str()).collect::<Vec<_>>().join(",");
     let stop = AtomicBool::new(false);
     let plan = Plan { rate: Some(150.0), ..plan() };
     let load = Load::run(async move |progress, stop| {
-        load::talk(&target, &chat, &plan, progress, &stop).await.unwrap()
+        load::run_chat(&target, &chat, &plan, progress, &stop).await.unwrap()
     });
     let enough = async {
         load.accepted(500).await;

@@ -34,7 +34,7 @@ pub(super) struct Manifest {
     /// The version of Postgres.
     pub(super) postgres: String,
     /// The moment of the snapshot.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(super) created_at: OffsetDateTime,
     /// Rows by table.
     pub(super) tables: BTreeMap<String, i64>,

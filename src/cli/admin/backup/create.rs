@@ -114,7 +114,7 @@ struct Report {
     schema: i32,
     messages: i64,
     seconds: f64,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     created_at: OffsetDateTime,
 }
 

@@ -61,7 +61,7 @@ struct Report {
     messages: i64,
     /// Of what was backed up.
     schema: i32,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     created_at: time::OffsetDateTime,
     #[serde(skip_serializing_if = "Option::is_none")]
     migrated: Option<Vec<i32>>,

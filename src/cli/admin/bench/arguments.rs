@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::{config::duration, load::Plan};
+use crate::{bench::load::Plan, config::duration};
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     app::{App, Caller, access::Identity, tokens::Lifetime},
+    bench::load::{self, ChatConversation, ChatLoad, LoadProgress, LoadTarget},
     cli::{
         io::exit::Failure,
         process::{database, operator::operator},
@@ -23,7 +24,6 @@ use crate::{
         ConversationId, MessageId, Party, Permission, Permissions, TokenId, conversation::Side,
         message::Draft,
     },
-    load::{self, Chat, Progress, Talk, Target},
     store::{
         Store,
         accounts::BusinessUser,
@@ -48,9 +48,9 @@ pub(super) async fn talk(
 ) -> Result<(), Failure> {
     let (target, mut chat) = talkers(setup, server, talks).await?;
     (chat.replies, chat.read) = (arguments.replies, arguments.read);
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let bar = Bar::start(&progress);
-    let figures = load::talk(&target, &chat, &arguments.plan(), progress, stop).await?;
+    let figures = load::run_chat(&target, &chat, &arguments.plan(), progress, stop).await?;
     bar.end();
     report(setup, &figures)
 }
@@ -75,16 +75,22 @@ pub(super) async fn read(
 ) -> Result<(), Failure> {
     let (target, chat) = talkers(setup, server, 1).await?;
     let Some(talk) = chat.talks.first() else { return Ok(()) };
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let bar = Bar::start(&progress);
     let opened = database::open_database(setup, Purpose::Command).await?;
     let filled = fill(&opened.store, talk, u64::from(messages), &progress, stop).await;
     opened.close().await?;
     filled?;
     let connections = arguments.senders.min(8) as usize;
-    let pages =
-        load::pages(&target, talk.id, u64::from(messages), connections, arguments.duration, stop)
-            .await?;
+    let pages = load::read_history(
+        &target,
+        talk.id,
+        u64::from(messages),
+        connections,
+        arguments.duration,
+        stop,
+    )
+    .await?;
     bar.end();
     setup.output.record(&PagesView {
         messages,
@@ -99,9 +105,9 @@ pub(super) async fn read(
 /// Appends as the server would, without its limits.
 async fn fill(
     store: &Store,
-    talk: &Talk,
+    talk: &ChatConversation,
     messages: u64,
-    progress: &Progress,
+    progress: &LoadProgress,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let mut client = store.client().await?;
@@ -133,7 +139,7 @@ async fn talkers(
     setup: &Setup,
     server: &BenchServer,
     talks: usize,
-) -> Result<(Target, Chat), Failure> {
+) -> Result<(LoadTarget, ChatLoad), Failure> {
     let target = server.target(setup, talks).await?;
     let opened = database::open(setup).await?;
     let result = begin(&opened.app, &target).await;
@@ -141,7 +147,7 @@ async fn talkers(
     Ok((target, chat))
 }
 
-async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
+async fn begin(app: &App, target: &LoadTarget) -> Result<ChatLoad, Failure> {
     let may = Permissions::NONE.with(Permission::Chat);
     let by = operator().because(Some("for esh3ar bench"))?;
     let mut shops: Vec<(BusinessUser, String)> = Vec::new();
@@ -156,7 +162,7 @@ async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
         let caller = caller(&shops[shop].0);
         async move {
             let (conversation, _) = app.open_conversation(&caller, number).await?;
-            Ok::<_, Failure>(Talk { id: conversation.id.0, shop, phone })
+            Ok::<_, Failure>(ChatConversation { id: conversation.id.0, shop, phone })
         }
     });
     let mut begun = futures_util::stream::iter(beginning).buffered(MAX_CONCURRENCY);
@@ -165,7 +171,7 @@ async fn begin(app: &App, target: &Target) -> Result<Chat, Failure> {
         talks.push(talk?);
     }
     let shops = shops.iter().map(|(_, token)| token.clone()).collect();
-    Ok(Chat { shops, talks, replies: 0.5, read: 0.0 })
+    Ok(ChatLoad { shops, talks, replies: 0.5, read: 0.0 })
 }
 
 fn caller(user: &BusinessUser) -> Caller {

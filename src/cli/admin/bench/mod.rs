@@ -12,13 +12,13 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bench::load::{self, LoadProgress, LoadTarget},
     cli::{
         io::exit::{ExitStatus, Failure},
         process::{privilege::OpenFiles, signals::StopSignals},
         setup::Setup,
         spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
     },
-    load::{self, Progress, Target},
 };
 pub(crate) use arguments::BenchArgs;
 use progress::Bar;
@@ -91,10 +91,10 @@ async fn run(setup: &Setup, arguments: &BenchArgs) -> Result<(), Failure> {
 async fn measure(
     setup: &Setup,
     arguments: &BenchArgs,
-    target: &Target,
+    target: &LoadTarget,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(LoadProgress::default());
     let bar = Bar::start(&progress);
     if let Some(connections) = arguments.idle {
         let memory = load::idle(target, connections as usize, &progress).await?;

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::load::Progress;
+use crate::bench::load::LoadProgress;
 
 pub(super) struct Bar {
     bar: ProgressBar,
@@ -16,7 +16,7 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    pub(super) fn start(progress: &Arc<Progress>) -> Bar {
+    pub(super) fn start(progress: &Arc<LoadProgress>) -> Bar {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::new_spinner()
         } else {

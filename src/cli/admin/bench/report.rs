@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Serialize;
 
 use crate::{
+    bench::load::results::{LatencyHistogram, LoadResults},
     cli::{
         io::exit::{ExitStatus, Failure},
         setup::Setup,
     },
-    load::figures::{Figures, Latencies},
 };
 
 #[derive(Serialize)]
@@ -54,7 +54,7 @@ struct View {
     interrupted: bool,
 }
 
-pub(super) fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
+pub(super) fn report(setup: &Setup, figures: &LoadResults) -> Result<(), Failure> {
     let seconds = figures.took.as_secs_f64().max(1e-6);
     let per_message =
         |cpu: Duration| round(cpu.as_secs_f64() * 1e6 / figures.accepted.max(1) as f64, 1);
@@ -109,7 +109,7 @@ pub(super) fn report(setup: &Setup, figures: &Figures) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn latencies(latencies: &Latencies) -> Option<LatencyView> {
+pub(super) fn latencies(latencies: &LatencyHistogram) -> Option<LatencyView> {
     let at = |share| round(latencies.quantile_ms(share), 2);
     (!latencies.is_empty()).then(|| LatencyView {
         p50: at(0.5),

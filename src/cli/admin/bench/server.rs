@@ -13,13 +13,13 @@ use tokio::process::{Child, Command};
 use super::arguments::BenchArgs;
 use crate::{
     app::{App, tokens::Lifetime},
+    bench::load::LoadTarget,
     cli::{
         io::exit::{ExitStatus, Failure},
         process::{database, operator::operator, state_file::running_server},
         setup::Setup,
     },
     domain::{Party, Permission, Permissions, Phone},
-    load::Target,
     store::accounts::MobileStatus,
 };
 
@@ -123,7 +123,7 @@ impl BenchServer {
     }
 
     /// The server, with a new sender and recipients.
-    pub(super) async fn target(&self, setup: &Setup, people: usize) -> Result<Target, Failure> {
+    pub(super) async fn target(&self, setup: &Setup, people: usize) -> Result<LoadTarget, Failure> {
         let (url, pid) = match self {
             BenchServer::Running { url, pid } => (url.clone(), *pid),
             BenchServer::Own { child, url, .. } => (url.clone(), child.id()),
@@ -131,7 +131,7 @@ impl BenchServer {
         let opened = database::open(setup).await?;
         let result = self::people(&opened.app, people).await;
         let (sender, recipients) = opened.close(result).await?;
-        Ok(Target { url, sender, recipients, pid })
+        Ok(LoadTarget { url, sender, recipients, pid })
     }
 
     /// Stops a temporary server and removes its data.

@@ -30,7 +30,7 @@ use crate::{
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Spec},
     },
-    server::http::admin::imports::ImportedView,
+    server::http::admin::import::ImportedView,
 };
 use rows::Rows;
 

@@ -11,7 +11,7 @@ use crate::{
         setup::Setup,
     },
     domain::replica::Standing,
-    server::moment,
+    server::timestamp,
     store::{
         self, Store,
         backup::Databases,
@@ -184,7 +184,7 @@ async fn newest_row(store: &Store, checks: &mut Vec<Check>) {
     if ahead > CLOCK_SKEW_FAILURE {
         let text = format!(
             "the newest row was created at {}, {} s ahead of this machine's clock",
-            moment::text(made),
+            timestamp::text(made),
             ahead.as_secs()
         );
         let remedy = "check the clocks (chrony or systemd-timesyncd); until that time has passed, new rows \

@@ -125,7 +125,7 @@ pub(super) fn certificate(config: &Config) -> Check {
             },
         );
     };
-    match tls::look(cert, key) {
+    match tls::inspect(cert, key) {
         Ok(found) => judge(cert, &found),
         Err(error) => {
             fail("certificate", error.to_string(), "check http.tls_cert and http.tls_key")

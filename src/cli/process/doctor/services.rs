@@ -2,12 +2,12 @@
 
 use super::check::{Check, fail, ok};
 use crate::{
-    cache::redis,
     cli::{
         process::{cluster, database},
         setup::Setup,
     },
     queue::rabbit,
+    redis,
 };
 
 pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
@@ -26,7 +26,7 @@ async fn broker(setup: &Setup, checks: &mut Vec<Check>) {
             return checks.push(fail("rabbitmq", failure.what, "fix queue.url"));
         }
     };
-    for (node, found) in rabbit::look(&settings).await {
+    for (node, found) in rabbit::check_login(&settings).await {
         checks.push(match found {
             Ok(version) => ok("rabbitmq", format!("{node}: RabbitMQ {version}, login succeeded")),
             Err(error) => {
@@ -46,7 +46,7 @@ async fn cache(setup: &Setup, checks: &mut Vec<Check>) {
     };
     let remedy = "check cache.url, that Redis is running, and that esh3ar may log in; until then \
                   messages are delayed, not lost";
-    checks.push(match redis::look(&target).await {
+    checks.push(match redis::check_login(&target).await {
         Ok(found) if found.is_old() => {
             let text = format!("Redis {} answers", found.version);
             fail("redis", text, "install Redis 7 or newer")

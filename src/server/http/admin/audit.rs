@@ -9,7 +9,7 @@ use crate::{
     app::audit::check_action,
     domain::MessageId,
     server::{
-        context::{Context, Shared, cursor},
+        context::{RequestContext, SharedContext, cursor},
         reply::{self, Problem, answer},
         view::admin::{AuditView, BooksView},
     },
@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// How far back the books are looked at when nobody says, in seconds.
-const USUAL: i64 = 24 * 3600;
+const DEFAULT_PERIOD_SECS: i64 = 24 * 3600;
 
 /// `GET /admin/audit`.
-pub async fn access(context: Shared) -> Response {
+pub async fn access(context: SharedContext) -> Response {
     answer(try_access(&context).await)
 }
 
-async fn try_access(context: &Context) -> Result<Response, Problem> {
+async fn try_access(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
     let phone = context.phone("phone")?;
@@ -49,11 +49,11 @@ async fn try_access(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /admin/books`.
-pub async fn books(context: Shared) -> Response {
+pub async fn books(context: SharedContext) -> Response {
     answer(
         async {
             context.administrator()?;
-            let usual = || context.app.clock().now() - time::Duration::seconds(USUAL);
+            let usual = || context.app.clock().now() - time::Duration::seconds(DEFAULT_PERIOD_SECS);
             let since = context.time("since")?.unwrap_or_else(usual);
             let audit = context.app.audit_delivery(since).await?;
             Ok(reply::json(StatusCode::OK, &BooksView::from(&audit)))

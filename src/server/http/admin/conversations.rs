@@ -7,8 +7,8 @@ use super::{page_or_cut, text_of};
 use crate::{
     domain::{Conversation, ConversationId, ConversationStatus, Message},
     server::{
-        context::{Context, Shared},
-        pages,
+        context::{RequestContext, SharedContext},
+        pagination,
         reply::{self, Problem, answer},
         view::{
             ConversationCursor, MessageView, WholeConversationView, admin::ConversationOverviewView,
@@ -18,15 +18,15 @@ use crate::{
 };
 
 /// How many of its last messages a conversation is shown with, and how many at most.
-const LAST: usize = 10;
-const MOST_LAST: usize = 1000;
+const DEFAULT_MESSAGES: usize = 10;
+const MAX_MESSAGES: usize = 1000;
 
 /// `GET /admin/conversations`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
     let mut filter = Filter::default();
@@ -53,18 +53,20 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /admin/conversations/{id}`: with its counts and its last messages.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
             let last = match context.parameter("messages")? {
-                None => LAST,
-                Some(text) => number(&text, "messages", MOST_LAST)?,
+                None => DEFAULT_MESSAGES,
+                Some(text) => number(&text, "messages", MAX_MESSAGES)?,
             };
             let mut found = context.app.any_conversation(&by, parse_id(&id)?, last).await?;
             // The newest of them, as many as a page may have.
-            let fit =
-                pages::fitting(found.last.iter().rev().map(MessageView::from), context.page_room);
+            let fit = pagination::fitting(
+                found.last.iter().rev().map(MessageView::from),
+                context.page_room,
+            );
             found.last.drain(..found.last.len() - fit);
             Ok(reply::json(StatusCode::OK, &ConversationOverviewView::from(&found)))
         }
@@ -73,7 +75,7 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 /// `GET /admin/conversations/{id}/messages`: oldest first, `after` is a `seq`.
-pub async fn history(id: String, context: Shared) -> Response {
+pub async fn history(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -86,7 +88,7 @@ pub async fn history(id: String, context: Shared) -> Response {
             let found = context.app.any_history(&by, parse_id(&id)?, after, limit).await?;
             let (more, room) = (found.len() == limit, context.page_room);
             let next = |last: &Message| last.place.map(|place| place.seq);
-            let page = pages::page(&found, more, room, MessageView::from, next);
+            let page = pagination::page(&found, more, room, MessageView::from, next);
             Ok(reply::raw(StatusCode::OK, page))
         }
         .await,
@@ -94,16 +96,20 @@ pub async fn history(id: String, context: Shared) -> Response {
 }
 
 /// `POST /admin/conversations/{id}/archive`.
-pub async fn archive(id: String, context: Shared) -> Response {
+pub async fn archive(id: String, context: SharedContext) -> Response {
     answer(put(&context, &id, ConversationStatus::Archived).await)
 }
 
 /// `POST /admin/conversations/{id}/close`.
-pub async fn close(id: String, context: Shared) -> Response {
+pub async fn close(id: String, context: SharedContext) -> Response {
     answer(put(&context, &id, ConversationStatus::Closed).await)
 }
 
-async fn put(context: &Context, id: &str, status: ConversationStatus) -> Result<Response, Problem> {
+async fn put(
+    context: &RequestContext,
+    id: &str,
+    status: ConversationStatus,
+) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let conversation = context.app.put_conversation(&by, parse_id(id)?, status).await?;
     Ok(reply::json(StatusCode::OK, &WholeConversationView::from(&conversation)))

@@ -9,7 +9,7 @@ use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
     server::{
-        context::{Context, Shared, cursor, timed_cursor},
+        context::{RequestContext, SharedContext, cursor, timed_cursor},
         http::messages::{SendBody, replayed},
         reply::{self, Problem, answer},
         view::{ExplanationView, MessageStoryView, MessageView},
@@ -32,11 +32,11 @@ pub(in crate::server) struct SendAsBody {
 }
 
 /// `GET /admin/messages`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
     let mut filter = Filter::default();
@@ -82,11 +82,11 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /admin/messages`.
-pub async fn send(context: Shared) -> Response {
+pub async fn send(context: SharedContext) -> Response {
     answer(try_send(&context).await)
 }
 
-async fn try_send(context: &Context) -> Result<Response, Problem> {
+async fn try_send(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: SendAsBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
@@ -108,7 +108,7 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /admin/messages/{id}`: with every step of its way.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -120,7 +120,7 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 /// `DELETE /admin/messages/{id}`.
-pub async fn delete(id: String, context: Shared) -> Response {
+pub async fn delete(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -132,7 +132,7 @@ pub async fn delete(id: String, context: Shared) -> Response {
 }
 
 /// `GET /admin/messages/{id}/explain`.
-pub async fn explain(id: String, context: Shared) -> Response {
+pub async fn explain(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;

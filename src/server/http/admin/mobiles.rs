@@ -9,7 +9,7 @@ use super::{because, each, page, segment};
 use crate::{
     domain::Phone,
     server::{
-        context::{Context, Shared, text_cursor},
+        context::{RequestContext, SharedContext, text_cursor},
         reply::{self, Problem, answer},
         view::admin::MobileView,
     },
@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// The most numbers in one call.
-const MOST: usize = 1000;
+const MAX_PHONES: usize = 1000;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with phones")]
 #[schema(as = NewMobileUsers)]
-pub(in crate::server) struct AddBody {
+pub(in crate::server) struct AddMobilesBody {
     phones: Vec<String>,
     #[serde(default)]
     verified: bool,
@@ -30,7 +30,7 @@ pub(in crate::server) struct AddBody {
 }
 
 /// `GET /admin/mobile-users`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -48,16 +48,16 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/mobile-users`.
-pub async fn add(context: Shared) -> Response {
+pub async fn add(context: SharedContext) -> Response {
     answer(try_add(&context).await)
 }
 
-async fn try_add(context: &Context) -> Result<Response, Problem> {
+async fn try_add(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let body: AddBody = context.json()?;
+    let body: AddMobilesBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
-    if body.phones.is_empty() || body.phones.len() > MOST {
-        let message = format!("phones must hold 1 to {MOST} numbers");
+    if body.phones.is_empty() || body.phones.len() > MAX_PHONES {
+        let message = format!("phones must hold 1 to {MAX_PHONES} numbers");
         return Err(Problem::field("phones", "out_of_range", message));
     }
     let mut phones: Vec<Phone> = Vec::with_capacity(body.phones.len());
@@ -75,7 +75,7 @@ async fn try_add(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /admin/mobile-users/{phone}`.
-pub async fn show(phone: String, context: Shared) -> Response {
+pub async fn show(phone: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;

@@ -3,12 +3,12 @@
 
 pub mod audit;
 pub mod conversations;
-pub mod imports;
+pub mod import;
 pub mod messages;
 pub mod mobiles;
 pub mod nodes;
-pub mod numbers;
-pub mod personal;
+pub mod number_check;
+pub mod privacy;
 pub mod tokens;
 pub mod users;
 
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use warp::reply::Response;
 
 use super::super::{
-    context::{Context, cursor, decode_plainly},
-    pages,
+    context::{RequestContext, cursor, decode_plainly},
+    pagination,
     reply::{self, Problem},
 };
 use crate::{
@@ -30,22 +30,22 @@ use crate::{
 };
 
 /// The longest lifetime of a token, in seconds: a hundred years.
-const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+const MAX_TOKEN_TTL_SECS: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// A page of a list; the next begins after `cursor` of its last.
 pub(super) fn page<'a, T, V: Serialize>(
-    context: &Context,
+    context: &RequestContext,
     found: &'a Listing<T>,
     cursor: impl Fn(&'a T) -> String,
     view: impl Fn(&'a T) -> V,
 ) -> Response {
-    let page = pages::page(&found.items, found.more, context.page_room, view, cursor);
+    let page = pagination::page(&found.items, found.more, context.page_room, view, cursor);
     reply::raw(StatusCode::OK, page)
 }
 
 /// The same of a list that may go on behind what was looked at, although that is not shown; see [`Listing`].
 pub(super) fn page_or_cut<'a, T, V: Serialize>(
-    context: &Context,
+    context: &RequestContext,
     found: &'a Listing<T>,
     cursor: impl Fn(&'a T) -> String,
     behind: impl Fn(Cut) -> Option<String>,
@@ -53,7 +53,7 @@ pub(super) fn page_or_cut<'a, T, V: Serialize>(
 ) -> Response {
     let behind = found.cut.and_then(behind);
     let (more, room) = (found.more, context.page_room);
-    let page = pages::page_behind(&found.items, more, behind, room, view, cursor);
+    let page = pagination::page_behind(&found.items, more, behind, room, view, cursor);
     reply::raw(StatusCode::OK, page)
 }
 
@@ -83,7 +83,7 @@ fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
 }
 
 /// A text in the query that no stored text can be other than.
-fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Problem> {
+fn text_of(context: &RequestContext, name: &'static str) -> Result<Option<String>, Problem> {
     let text = context.parameter(name)?;
     if text.as_ref().is_some_and(|text| text.contains('\0')) {
         let message = format!("{name} holds the character zero, which no text here has");
@@ -112,7 +112,7 @@ impl Seconds {
             Seconds::Word(word) if word == "never" => Ok(None),
             Seconds::Word(_) => Err(wrong()),
             Seconds::Number(number) => Some(*number)
-                .filter(|number| *number > 0.0 && *number <= LONGEST)
+                .filter(|number| *number > 0.0 && *number <= MAX_TOKEN_TTL_SECS)
                 .and_then(|number| Duration::try_from_secs_f64(number).ok())
                 .map(Some)
                 .ok_or_else(wrong),

@@ -9,7 +9,7 @@ use super::{because, segment};
 use crate::{
     app::{Error, drain},
     server::{
-        context::{Context, Shared},
+        context::{RequestContext, SharedContext},
         reply::{self, Problem, answer},
         view::stats::NodeView,
     },
@@ -26,7 +26,7 @@ pub(in crate::server) struct DrainBody {
 }
 
 /// `GET /admin/nodes`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             context.administrator()?;
@@ -39,11 +39,11 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/nodes/{id}/drain`.
-pub async fn drain(id: String, context: Shared) -> Response {
+pub async fn drain(id: String, context: SharedContext) -> Response {
     answer(try_drain(&id, &context).await)
 }
 
-async fn try_drain(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_drain(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: DrainBody =
         if context.body.is_empty() { DrainBody::default() } else { context.json()? };

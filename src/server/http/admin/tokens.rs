@@ -11,7 +11,7 @@ use crate::{
     app::tokens::Lifetime,
     domain::{MessageId, TokenId},
     server::{
-        context::{Context, Shared, cursor},
+        context::{RequestContext, SharedContext, cursor},
         reply::{self, Problem, answer},
         view::admin::{IssuedView, RotatedView, TokenView},
     },
@@ -46,7 +46,7 @@ fn lifetime(given: Option<&Seconds>) -> Result<Option<Lifetime>, Problem> {
 }
 
 /// `GET /admin/tokens`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -62,11 +62,11 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/tokens`.
-pub async fn create(context: Shared) -> Response {
+pub async fn create(context: SharedContext) -> Response {
     answer(try_create(&context).await)
 }
 
-async fn try_create(context: &Context) -> Result<Response, Problem> {
+async fn try_create(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: CreateBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
@@ -81,17 +81,18 @@ async fn try_create(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /admin/tokens/{id}/rotate`.
-pub async fn rotate(id: String, context: Shared) -> Response {
+pub async fn rotate(id: String, context: SharedContext) -> Response {
     answer(try_rotate(&id, &context).await)
 }
 
-async fn try_rotate(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_rotate(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: RotateBody =
         if context.body.is_empty() { RotateBody::default() } else { context.json()? };
     let by = because(by, body.reason.as_deref())?;
     let lifetime = lifetime(body.expires_in.as_ref())?;
-    let overlap = Some(body.overlap).filter(|seconds| (0.0..=super::LONGEST).contains(seconds));
+    let overlap =
+        Some(body.overlap).filter(|seconds| (0.0..=super::MAX_TOKEN_TTL_SECS).contains(seconds));
     let overlap = overlap.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let overlap = overlap.ok_or_else(|| {
         Problem::field("overlap", "out_of_range", "overlap is a number of seconds, 0 or more")
@@ -101,11 +102,11 @@ async fn try_rotate(id: &str, context: &Context) -> Result<Response, Problem> {
 }
 
 /// `DELETE /admin/tokens/{id}`.
-pub async fn revoke(id: String, context: Shared) -> Response {
+pub async fn revoke(id: String, context: SharedContext) -> Response {
     answer(try_revoke(&id, &context).await)
 }
 
-async fn try_revoke(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_revoke(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let even_last_admin = context.flag("evenLastAdmin")?.unwrap_or_default();
     context.app.revoke_token(&by, parse_id(id)?, even_last_admin).await?;

@@ -9,7 +9,7 @@ use crate::{
     app::accounts::Change,
     domain::{Permission, Permissions},
     server::{
-        context::{Context, Shared, text_cursor},
+        context::{RequestContext, SharedContext, text_cursor},
         reply::{self, Problem, answer},
         view::admin::UserView,
     },
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a user object")]
 #[schema(as = NewUser)]
-pub(in crate::server) struct AddBody {
+pub(in crate::server) struct AddUserBody {
     name: String,
     permissions: Option<Vec<String>>,
     phone: Option<String>,
@@ -51,7 +51,7 @@ fn permissions(names: &[String]) -> Result<Permissions, Problem> {
 }
 
 /// `GET /admin/users`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -65,11 +65,11 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/users`.
-pub async fn add(context: Shared) -> Response {
+pub async fn add(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let body: AddBody = context.json()?;
+            let body: AddUserBody = context.json()?;
             let by = because(by, body.reason.as_deref())?;
             let may = match &body.permissions {
                 Some(names) => permissions(names)?,
@@ -85,7 +85,7 @@ pub async fn add(context: Shared) -> Response {
 }
 
 /// `GET /admin/users/{user}`, by id or name.
-pub async fn show(user: String, context: Shared) -> Response {
+pub async fn show(user: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
@@ -97,11 +97,11 @@ pub async fn show(user: String, context: Shared) -> Response {
 }
 
 /// `PATCH /admin/users/{user}`.
-pub async fn change(user: String, context: Shared) -> Response {
+pub async fn change(user: String, context: SharedContext) -> Response {
     answer(try_change(&user, &context).await)
 }
 
-async fn try_change(user: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_change(user: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: ChangeBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;

@@ -9,7 +9,7 @@ use crate::{
         DeadLetterClass, Party, Priority,
         figures::{Counts, Figures, Latencies, Part},
     },
-    server::view::{Step, VerdictView},
+    server::view::{StepView, VerdictView},
 };
 
 pub(in super::super) fn now() -> OffsetDateTime {
@@ -155,14 +155,14 @@ pub(in super::super) fn story() -> ExplanationView {
         status: "failed".to_owned(),
         priority: "normal".to_owned(),
         steps: vec![
-            Step {
+            StepView {
                 at: now() - Duration::minutes(2),
                 step: "pending".to_owned(),
                 detail: "accepted and durable".to_owned(),
                 count: None,
                 last_at: None,
             },
-            Step {
+            StepView {
                 at: now() - Duration::minutes(1),
                 step: "failed".to_owned(),
                 detail: "the recipient's device was connected and did not acknowledge".to_owned(),

@@ -1,0 +1,291 @@
+//! The field's words: which names types, modules and constants must not have, and that the name of a public
+//! type means one type. docs/GLOSSARY.md has the words to use instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Source, names::Names};
+
+/// No type has one of these names.
+const TYPES: &[&str] = &[
+    "Asked",
+    "Away",
+    "Beginning",
+    "ChatIntake",
+    "Crew",
+    "Current",
+    "Depth",
+    "Desk",
+    "Done",
+    "Form",
+    "Gather",
+    "Guests",
+    "Heard",
+    "Hold",
+    "Inside",
+    "Intake",
+    "Keeper",
+    "Ledger",
+    "LedgerWork",
+    "Line",
+    "Lines",
+    "Link",
+    "Live",
+    "Neighbours",
+    "Newcomers",
+    "Nudge",
+    "Part",
+    "Passage",
+    "Pieces",
+    "Place",
+    "Pulse",
+    "Reach",
+    "Receipts",
+    "Roster",
+    "Said",
+    "Seat",
+    "Taken",
+    "Tell",
+    "Teller",
+    "Trail",
+    "Unreached",
+    "Waiting",
+    "Watchers",
+    "Way",
+    "Ways",
+    "Wire",
+    "Word",
+    "Works",
+    "Workshop",
+];
+
+/// No module has one of these names.
+const MODULES: &[&str] = &[
+    "away",
+    "benches",
+    "books",
+    "bystanders",
+    "chat_intake",
+    "crew",
+    "desk",
+    "gather",
+    "greeting",
+    "guests",
+    "hold",
+    "inside",
+    "intake",
+    "line",
+    "live",
+    "many",
+    "moment",
+    "nature",
+    "neighbours",
+    "newcomers",
+    "opened",
+    "part",
+    "personal",
+    "pieces",
+    "places",
+    "pulse",
+    "roster",
+    "supervision",
+    "trail",
+    "unreached",
+    "waiting",
+    "watchers",
+    "way",
+    "ways",
+    "why",
+    "wire",
+    "works",
+    "workshop",
+    "written",
+];
+
+/// No constant has one of these names. Instead: `*_TIMEOUT`, `BATCH_SIZE`, `MAX_CONCURRENCY`, `QUEUE_CAPACITY`,
+/// `RETRY_DELAY`, `MAX_*_LEN`, `*_TTL`, `RETRY_AFTER`, `SHUTDOWN_GRACE`.
+const CONSTANTS: &[&str] =
+    &["AGAIN", "AT_ONCE", "COME_BACK", "KEPT", "LAST", "LATELY", "LONGEST", "PATIENCE", "WAITING"];
+
+/// Names that are still there, by room. To be emptied; nothing new belongs in here.
+const LEFT: &[(&str, &[&str])] = &[
+    (
+        "app",
+        &[
+            "AGAIN",
+            "AT_ONCE",
+            "Away",
+            "ChatIntake",
+            "Current",
+            "Intake",
+            "KEPT",
+            "LONGEST",
+            "Ledger",
+            "Live",
+            "Neighbours",
+            "PATIENCE",
+            "Said",
+            "Trail",
+            "Unreached",
+            "WAITING",
+            "Watchers",
+            "Ways",
+            "Workshop",
+            "books",
+            "chat_intake",
+            "intake",
+            "live",
+            "personal",
+            "supervision",
+            "trail",
+            "unreached",
+            "watchers",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "AGAIN", "AT_ONCE", "Done", "LONGEST", "Line", "Lines", "PATIENCE", "Part", "Pieces",
+            "Place", "Way", "Word", "Works", "opened", "part", "personal", "ways", "why",
+            "written",
+        ],
+    ),
+    ("client", &["KEPT", "LONGEST", "Pieces"]),
+    ("config", &["LONGEST"]),
+    ("domain", &["AT_ONCE", "Depth", "LAST", "Live", "Part", "Passage", "Place", "Waiting"]),
+    (
+        "presence",
+        &[
+            "AGAIN", "AT_ONCE", "Heard", "Keeper", "Reach", "Seat", "Teller", "WAITING", "Waiting",
+            "waiting", "wire",
+        ],
+    ),
+    (
+        "server",
+        &[
+            "AT_ONCE",
+            "Asked",
+            "Beginning",
+            "Done",
+            "Form",
+            "Guests",
+            "Heard",
+            "KEPT",
+            "LONGEST",
+            "Link",
+            "Newcomers",
+            "Passage",
+            "Pieces",
+            "Place",
+            "Receipts",
+            "Taken",
+            "Tell",
+            "WAITING",
+            "Way",
+            "Wire",
+            "guests",
+            "newcomers",
+            "pieces",
+            "way",
+            "wire",
+        ],
+    ),
+    (
+        "store",
+        &[
+            "AGAIN", "Form", "KEPT", "Keeper", "LONGEST", "Line", "PATIENCE", "Place", "Taken",
+            "WAITING", "Word", "books", "personal", "trail",
+        ],
+    ),
+    ("telemetry", &["LAST", "PATIENCE", "Teller", "WAITING"]),
+];
+
+/// Names that several public types still have. To be emptied.
+const REPEATED: &[&str] = &[
+    "Action", "Answer", "Call", "Client", "Counts", "Event", "Fault", "Filter", "Found", "Ids",
+    "Key", "Kind", "Lane", "Level", "Limits", "Line", "Live", "Missed", "Outcome", "Place",
+    "Reading", "Snapshot", "Source", "Taken",
+];
+
+/// The error of a room is `Error`, as in the standard library, and is named with its room elsewhere.
+const CONVENTIONAL: &[&str] = &["Error"];
+
+/// Every name that must not be, and is not in the list.
+pub(crate) fn judge(read: &[(&Source, Names)]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (room, place, name, kind) in banned(read) {
+        if !is_left(&room, &name) {
+            broken.push(format!("{place}: no {kind} is called {name}; see docs/GLOSSARY.md"));
+        }
+    }
+    for (name, places) in repeated(read) {
+        if !REPEATED.contains(&name.as_str()) {
+            let places = places.join(", ");
+            broken.push(format!("{places}: several public types are called {name}"));
+        }
+    }
+    broken
+}
+
+/// Listed names that are gone.
+pub(crate) fn stale(read: &[(&Source, Names)]) -> Vec<String> {
+    let there: BTreeSet<(String, String)> =
+        banned(read).into_iter().map(|(room, _, name, _)| (room, name)).collect();
+    let repeated = repeated(read);
+    let left = LEFT.iter().flat_map(|(room, names)| names.iter().map(move |name| (*room, *name)));
+    let gone = left
+        .filter(|(room, name)| !there.contains(&((*room).to_owned(), (*name).to_owned())))
+        .map(|(room, name)| format!("{room}: {name} is gone: take it off the list"));
+    let single = REPEATED
+        .iter()
+        .filter(|name| !repeated.contains_key(**name))
+        .map(|name| format!("{name} is there once: take it off the list"));
+    gone.chain(single).collect()
+}
+
+fn is_left(room: &str, name: &str) -> bool {
+    LEFT.iter().any(|(of, names)| *of == room && names.contains(&name))
+}
+
+/// Room, place, name and kind of every banned name.
+fn banned(read: &[(&Source, Names)]) -> Vec<(String, String, String, &'static str)> {
+    let mut found = Vec::new();
+    for (source, names) in outside_tests(read) {
+        let room = source.room().unwrap_or_default();
+        let types = names.types.iter().map(|declared| (&declared.name, declared.line));
+        let all = types
+            .map(|found| (found, TYPES, "type"))
+            .chain(names.modules.iter().map(|(name, line)| ((name, *line), MODULES, "module")))
+            .chain(
+                names.constants.iter().map(|(name, line)| ((name, *line), CONSTANTS, "constant")),
+            );
+        for ((name, line), list, kind) in all {
+            if list.contains(&name.as_str()) {
+                let place = format!("{}:{line}", source.name());
+                found.push((room.clone(), place, name.clone(), kind));
+            }
+        }
+    }
+    found
+}
+
+/// The places of every name that several public types have.
+fn repeated(read: &[(&Source, Names)]) -> BTreeMap<String, Vec<String>> {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (source, names) in outside_tests(read) {
+        for declared in names.types.iter().filter(|declared| declared.is_public) {
+            let place = format!("{}:{}", source.name(), declared.line);
+            places.entry(declared.name.clone()).or_default().push(place);
+        }
+    }
+    places.retain(|name, places| places.len() > 1 && !CONVENTIONAL.contains(&name.as_str()));
+    places
+}
+
+fn outside_tests<'a>(
+    read: &'a [(&'a Source, Names)],
+) -> impl Iterator<Item = (&'a Source, &'a Names)> {
+    let tests: Vec<&Vec<String>> = read.iter().flat_map(|(_, names)| &names.test_modules).collect();
+    read.iter()
+        .filter(move |(source, _)| !tests.iter().any(|test| source.module().starts_with(test)))
+        .map(|(source, names)| (*source, names))
+}
