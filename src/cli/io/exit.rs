@@ -158,7 +158,7 @@ impl From<store::migrate::MigrateError> for Failure {
             }
             MigrateError::Changed { .. } => Failure::new(ExitStatus::Refused, text)
                 .hint("use the esh3ar version that created this database"),
-            MigrateError::StepView { .. } => Failure::new(ExitStatus::Failed, text),
+            MigrateError::Step { .. } => Failure::new(ExitStatus::Failed, text),
             MigrateError::Store(error) => error.into(),
         }
     }
