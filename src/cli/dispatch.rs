@@ -4,18 +4,15 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{
-    admin::remote::RemoteArgs,
+    config_loader::{ConfigLoader, DEFAULT_CONFIG_PATH},
     global_args::GlobalArgs,
     io::{
         exit::{ExitStatus, Failure},
         output::{self, Output},
     },
-    process::{
-        addresses,
-        config_loader::{ConfigLoader, DEFAULT_CONFIG_PATH},
-        database,
-        privilege::{self, Continuation, OpenFiles},
-    },
+    privilege::{self, Continuation, OpenFiles},
+    process::{addresses, database},
+    remote::RemoteArgs,
     setup::Setup,
     spec::{CallerFiles, ConfigAccess, Finalizer, LogLevel, Privilege, Runnable, Scope, Spec},
 };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{admin::remote::RemoteArgs, io::output::Format};
+use super::{io::output::Format, remote::RemoteArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {

@@ -1,10 +1,13 @@
 //! The command line: parses, wires the rooms together, calls a use case, prints. It has no rules.
 
 pub mod admin;
+mod config_loader;
 mod dispatch;
 mod global_args;
 mod io;
+mod privilege;
 mod process;
+mod remote;
 mod setup;
 mod spec;
 
@@ -21,9 +24,7 @@ use io::{
     exit::ExitStatus,
     output::{self, Output},
 };
-use process::{
-    configuration, demo, doctor, init, listen, manual, migrate, privilege, reload, serve, worker,
-};
+use process::{configuration, demo, doctor, init, listen, manual, migrate, reload, serve, worker};
 use spec::Runnable;
 
 /// Self-hosted messaging from businesses to phones, with every delivery tracked

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{admin::remote::RemoteArgs, io::output::Output, process::config_loader::ConfigLoader};
+use super::{config_loader::ConfigLoader, io::output::Output, remote::RemoteArgs};
 use crate::{config::Loaded, telemetry};
 
 /// What a command has when it runs.

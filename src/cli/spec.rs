@@ -6,15 +6,13 @@ use std::{
 };
 
 use super::{
+    config_loader::ConfigOverride,
     io::{
         atomic_file::AtomicFile,
         exit::Failure,
         output::{Format, Output},
     },
-    process::{
-        config_loader::ConfigOverride,
-        privilege::{self, OpenFiles, output_is_file},
-    },
+    privilege::{self, OpenFiles, output_is_file},
     setup::Setup,
 };
 use crate::config::{ConfigErrors, Loaded};

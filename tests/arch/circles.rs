@@ -21,9 +21,6 @@ const CATALOGUES: &[&str] = &[
 const CIRCLES: &[(&str, &[&str])] = &[
     ("app", &["access", "audit"]),
     ("app", &["delivery", "intake", "messages"]),
-    ("cli", &["appliance", "cluster"]),
-    ("cli/init", &["ask", "file"]),
-    ("cli/top", &["model", "rows"]),
     ("config", &["keys", "load", "parse", "reader", "section", "sections"]),
     ("presence", &["registry", "relay"]),
     ("server", &["hub", "legacy"]),

@@ -14,7 +14,7 @@ use crate::{
             answer::{columns, read},
             exit::{ExitStatus, Failure},
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Spec},
     },

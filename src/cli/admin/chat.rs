@@ -23,10 +23,8 @@ use crate::{
             output::{self, pluralize},
             sanitize,
         },
-        process::{
-            database, operator::operator, privilege::OpenFiles, signals::StopSignals,
-            state_file::running_server,
-        },
+        privilege::OpenFiles,
+        process::{database, operator::operator, signals::StopSignals, state_file::running_server},
         setup::Setup,
         spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
     },

@@ -19,7 +19,7 @@ use crate::{
             exit::{ExitStatus, Failure},
             output, sanitize,
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Runnable, Spec},
     },

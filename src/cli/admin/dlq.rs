@@ -18,7 +18,7 @@ use crate::{
             exit::{ExitStatus, Failure, confirm},
             output,
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Spec},
     },

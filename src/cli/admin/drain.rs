@@ -22,10 +22,8 @@ use crate::{
             answer::{ResponsePage, read},
             exit::{ExitStatus, Failure},
         },
-        process::{
-            privilege::OpenFiles,
-            state_file::{RunningServer, running_server},
-        },
+        privilege::OpenFiles,
+        process::state_file::{RunningServer, running_server},
         setup::Setup,
         spec::{CommandFuture, Runnable, Spec},
     },

@@ -15,7 +15,7 @@ use crate::{
             exit::{ExitStatus, Failure},
             sanitize,
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Spec},
     },

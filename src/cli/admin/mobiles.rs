@@ -15,7 +15,7 @@ use crate::{
             answer::{ResponsePage, columns, read},
             exit::Failure,
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Runnable, Spec},
     },

@@ -13,7 +13,6 @@ pub(crate) mod messages;
 pub(crate) mod mobiles;
 mod privacy;
 mod query;
-pub(crate) mod remote;
 pub(crate) mod tokens;
 pub(crate) mod top;
 mod transport;

@@ -10,7 +10,7 @@ use crate::{
             answer::columns,
             exit::{ExitStatus, Failure},
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Spec},
     },

@@ -7,7 +7,7 @@ use std::{ops::Deref, time::Duration};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{audit_reason::AuditReason, query::Query, remote};
+use super::{audit_reason::AuditReason, query::Query};
 use crate::{
     cli::{
         io::{
@@ -18,6 +18,7 @@ use crate::{
             database::{self, OpenApp},
             operator::operator,
         },
+        remote,
         setup::Setup,
     },
     client::{self, ApiClient, StreamedResponse},

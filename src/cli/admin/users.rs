@@ -14,7 +14,7 @@ use crate::{
             answer::columns,
             exit::{ExitStatus, Failure, confirm},
         },
-        process::privilege::OpenFiles,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Spec},
     },

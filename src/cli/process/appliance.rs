@@ -15,7 +15,6 @@ use tokio::{net::TcpListener, sync::mpsc};
 use super::{
     cluster,
     database::{self, OpenDatabase},
-    privilege,
     task_group::TaskGroup,
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     cache::Cache,
     cli::{
         io::exit::{ExitStatus, Failure},
+        privilege,
         setup::Setup,
     },
     config::Config,

@@ -3,13 +3,13 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::privilege::OpenFiles;
 use crate::{
     cli::{
         io::{
             exit::{ExitStatus, Failure},
             output::{Output, pluralize},
         },
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Privilege, Runnable, Spec},
     },

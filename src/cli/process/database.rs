@@ -3,7 +3,6 @@
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::privilege;
 use crate::{
     app::{
         App, Clock, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
@@ -12,6 +11,7 @@ use crate::{
     cache::Cache,
     cli::{
         io::exit::{ExitStatus, Failure},
+        privilege,
         setup::Setup,
     },
     config::{Config, Secret, SmtpTls},

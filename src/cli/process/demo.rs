@@ -10,22 +10,17 @@ use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{
-    appliance::Appliance,
-    config_loader::ConfigOverride,
-    listen::messages,
-    operator::operator,
-    privilege::{self, OpenFiles},
-    signals::StopSignals,
-};
+use super::{appliance::Appliance, listen::messages, operator::operator, signals::StopSignals};
 use crate::{
     app::{App, tokens::Lifetime},
     cli::{
+        config_loader::ConfigOverride,
         io::{
             answer::read,
             exit::{ExitStatus, Failure},
             sanitize,
         },
+        privilege::{self, OpenFiles},
         setup::Setup,
         spec::{CommandFuture, ConfigAccess, Runnable, Spec},
     },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{privilege::OpenFiles, signals::StopSignals, state_file};
+use super::{signals::StopSignals, state_file};
 use crate::{
     cli::{
         io::{
@@ -13,6 +13,7 @@ use crate::{
             exit::{ExitStatus, Failure},
             sanitize,
         },
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
     },

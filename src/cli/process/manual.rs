@@ -5,12 +5,12 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 use clap_mangen::Man;
 
-use super::privilege::OpenFiles;
 use crate::cli::{
     io::{
         exit::{ExitStatus, Failure},
         output::Output,
     },
+    privilege::OpenFiles,
     setup::Setup,
     spec::{CommandFuture, Runnable, Spec},
 };

@@ -3,10 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{database, privilege::OpenFiles};
+use super::database;
 use crate::{
     cli::{
         io::exit::Failure,
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Scope, Spec},
     },

@@ -3,7 +3,6 @@
 pub(crate) mod addresses;
 mod appliance;
 pub(crate) mod cluster;
-pub(crate) mod config_loader;
 pub(crate) mod configuration;
 pub(crate) mod database;
 pub(crate) mod demo;
@@ -13,7 +12,6 @@ pub(crate) mod listen;
 pub(crate) mod manual;
 pub(crate) mod migrate;
 pub(crate) mod operator;
-pub(crate) mod privilege;
 pub(crate) mod reload;
 mod reloader;
 pub(crate) mod serve;

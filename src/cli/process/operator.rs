@@ -1,7 +1,6 @@
 //! Who runs this command, for the audit log.
 
-use super::privilege;
-use crate::app::By;
+use crate::{app::By, cli::privilege};
 
 pub(crate) fn operator() -> By {
     By::command(&privilege::operator(), &privilege::host())

@@ -15,10 +15,11 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{privilege::OpenFiles, state_file::ReloadOutcome};
+use super::state_file::ReloadOutcome;
 use crate::{
     cli::{
         io::exit::{ExitStatus, Failure},
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Runnable, Scope, Spec},
     },

@@ -6,8 +6,6 @@ use clap::Args;
 
 use super::{
     appliance::Appliance,
-    config_loader::ConfigOverride,
-    privilege::OpenFiles,
     reloader::Reloader,
     signals::{DrainSignals, ReloadSignal, StopSignals},
     state_file::{RunningServer, StateFile},
@@ -15,7 +13,9 @@ use super::{
 };
 use crate::{
     cli::{
+        config_loader::ConfigOverride,
         io::exit::{ExitStatus, Failure},
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, LogLevel, Privilege, Runnable, Spec},
     },

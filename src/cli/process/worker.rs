@@ -11,7 +11,6 @@ use std::{
 use super::{
     appliance::{Runtime, bind, spawn_upkeep},
     cluster, database,
-    privilege::OpenFiles,
     reloader::Reloader,
     signals::{ReloadSignal, StopSignals},
     state_file::StateFile,
@@ -21,6 +20,7 @@ use crate::{
     app::Role,
     cli::{
         io::exit::{ExitStatus, Failure},
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, LogLevel, Privilege, Runnable, Spec},
     },

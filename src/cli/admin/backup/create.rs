@@ -15,10 +15,8 @@ use crate::{
     cli::{
         admin::audit_reason::AuditReason,
         io::exit::{ExitStatus, Failure},
-        process::{
-            database,
-            privilege::{self, OpenFiles},
-        },
+        privilege::{self, OpenFiles},
+        process::database,
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Scope, Spec},
     },

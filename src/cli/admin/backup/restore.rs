@@ -21,10 +21,8 @@ use crate::{
     cli::{
         admin::audit_reason::AuditReason,
         io::exit::{ExitStatus, Failure, confirm_typed},
-        process::{
-            database::{self, OpenDatabase},
-            privilege::{self, OpenFiles},
-        },
+        privilege::{self, OpenFiles},
+        process::database::{self, OpenDatabase},
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Privilege, Runnable, Scope, Spec, TERMINABLE_NAMES},
     },

@@ -15,7 +15,8 @@ use crate::{
     bench::load::{self, LoadProgress, LoadTarget},
     cli::{
         io::exit::{ExitStatus, Failure},
-        process::{privilege::OpenFiles, signals::StopSignals},
+        privilege::OpenFiles,
+        process::signals::StopSignals,
         setup::Setup,
         spec::{CommandFuture, ConfigAccess, Runnable, Scope, Spec},
     },

@@ -26,7 +26,7 @@ use crate::{
             exit::{ExitStatus, Failure},
             private_file,
         },
-        process::privilege::{self, OpenFiles},
+        privilege::{self, OpenFiles},
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Spec},
     },

@@ -7,11 +7,7 @@ use nix::sys::statvfs::statvfs;
 use super::check::{Check, fail, ok, warn};
 use crate::{
     app::Clock,
-    cli::{
-        io::exit::is_disk_full,
-        process::{privilege, state_file::running_server},
-        setup::Setup,
-    },
+    cli::{io::exit::is_disk_full, privilege, process::state_file::running_server, setup::Setup},
     client,
     config::{Config, Source, keys},
     server::tls,

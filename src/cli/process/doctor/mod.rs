@@ -8,7 +8,6 @@ mod services;
 
 use clap::Args;
 
-use super::privilege::OpenFiles;
 use crate::{
     cli::{
         io::{
@@ -16,6 +15,7 @@ use crate::{
             output::{Format, Output, pluralize},
             sanitize,
         },
+        privilege::OpenFiles,
         setup::Setup,
         spec::{CommandFuture, Privilege, Runnable, Spec},
     },

@@ -16,11 +16,12 @@ use super::{
 };
 use crate::{
     cli::{
+        config_loader::DEFAULT_CONFIG_PATH,
         io::{
             exit::{ExitStatus, Failure},
             output::Output,
         },
-        process::{config_loader::DEFAULT_CONFIG_PATH, privilege},
+        privilege,
     },
     config::{
         self, Loaded,

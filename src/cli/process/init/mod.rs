@@ -12,19 +12,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{
-    config_loader::DEFAULT_CONFIG_PATH,
-    database,
-    operator::operator,
-    privilege::{self, OpenFiles},
-};
+use super::{database, operator::operator};
 use crate::{
     app::{App, tokens::Lifetime},
     cli::{
+        config_loader::DEFAULT_CONFIG_PATH,
         io::{
             exit::{ExitStatus, Failure},
             output::Output,
         },
+        privilege::{self, OpenFiles},
         setup::Setup,
         spec::{CommandFuture, Runnable, Scope, Spec},
     },
