@@ -141,15 +141,6 @@ const LEFT: &[(&str, &[&str])] = &[
             "watchers",
         ],
     ),
-    (
-        "cli",
-        &[
-            "AGAIN", "AT_ONCE", "Done", "LONGEST", "Line", "Lines", "PATIENCE", "Part", "Pieces",
-            "Place", "Way", "Word", "Works", "opened", "part", "personal", "ways", "why",
-            "written",
-        ],
-    ),
-    ("client", &["KEPT", "LONGEST", "Pieces"]),
     ("config", &["LONGEST"]),
     ("domain", &["AT_ONCE", "Depth", "LAST", "Live", "Part", "Passage", "Place", "Waiting"]),
     (

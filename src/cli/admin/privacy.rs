@@ -151,8 +151,8 @@ pub(crate) async fn erase(
         };
         let line = parse(Some(line))?;
         let progress = match read(&line).map_err(not_told)? {
-            Line::Progress(progress) => Some(progress),
-            Line::Problem(_) | Line::Done(_) => None,
+            ErasureLine::Progress(progress) => Some(progress),
+            ErasureLine::Problem(_) | ErasureLine::Done(_) => None,
         };
         let Some(ProgressView { messages, gone }) = progress else { break line };
         bar.get_or_insert_with(|| output::progress(messages)).set_position(gone);
@@ -161,13 +161,13 @@ pub(crate) async fn erase(
         bar.finish_and_clear();
     }
     let erasure = match read(&done)? {
-        Line::Problem(problem) => {
+        ErasureLine::Problem(problem) => {
             return Err(admin
                 .failure(problem.status, &done)
                 .hint("run the command again: it resumes where it stopped"));
         }
-        Line::Done(erasure) => erasure,
-        Line::Progress(_) => return Err(unreadable()),
+        ErasureLine::Done(erasure) => erasure,
+        ErasureLine::Progress(_) => return Err(unreadable()),
     };
     let missed = erasure.missed.iter().map(|one| format!("{}: {}", one.store, one.why));
     let missed: Vec<String> = missed.collect();
@@ -182,7 +182,7 @@ pub(crate) async fn erase(
 /// A line of an erasure's answer.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line<'a> {
+enum ErasureLine<'a> {
     Progress(ProgressView),
     Problem(#[serde(borrow)] ProblemBody<'a>),
     Done(#[serde(borrow)] ErasureView<'a>),

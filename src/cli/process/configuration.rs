@@ -61,18 +61,18 @@ impl Runnable for ConfigCommand {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct KeyView<'a> {
     key: &'a str,
     value: &'a str,
     from: String,
 }
 
 fn show(setup: &Setup) {
-    let lines: Vec<Line<'_>> = setup
+    let lines: Vec<KeyView<'_>> = setup
         .loaded
         .origins
         .iter()
-        .map(|o| Line { key: o.key, value: &o.value, from: o.source.to_string() })
+        .map(|o| KeyView { key: o.key, value: &o.value, from: o.source.to_string() })
         .collect();
     setup.output.records(&["key", "value", "from"], &lines);
     setup.output.note(&format!("data folder: {}", setup.data_dir.display()));

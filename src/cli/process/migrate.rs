@@ -41,7 +41,7 @@ impl Runnable for MigrateArgs {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
+struct MigrationView {
     version: i32,
     name: String,
     state: &'static str,
@@ -71,11 +71,11 @@ async fn migrate_or_tell(
             count => format!("{count} migrations applied"),
         });
     }
-    let lines: Vec<Line> = migrate::status(&client)
+    let lines: Vec<MigrationView> = migrate::status(&client)
         .await?
         .into_iter()
         .filter(|state| !arguments.dry_run || state.applied_at.is_none())
-        .map(|state| Line {
+        .map(|state| MigrationView {
             version: state.version,
             name: state.name,
             state: match (state.applied_at, arguments.dry_run) {

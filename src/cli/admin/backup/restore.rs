@@ -202,7 +202,7 @@ async fn check_sums(file: &File, manifest: &Manifest) -> Result<(), Failure> {
     Ok(checked??)
 }
 
-type Done = (Option<Vec<i32>>, Option<String>);
+type RestoreResult = (Option<Vec<i32>>, Option<String>);
 
 async fn replace(
     setup: &Setup,
@@ -211,7 +211,7 @@ async fn replace(
     work: &BackupTools,
     file: &File,
     manifest: &Manifest,
-) -> Result<Done, Failure> {
+) -> Result<RestoreResult, Failure> {
     require_stopped(opened).await?;
     let Some(_alone) = work.databases.alone().await? else {
         return Err(Failure::new(ExitStatus::Refused, "another restore is running on this server")
