@@ -41,10 +41,12 @@ stage() {
     install -Dm644 "$work/esh3ar.bash" "$shared/bash-completion/completions/esh3ar"
     install -Dm644 "$work/esh3ar.zsh" "$shared/zsh/$zsh/_esh3ar"
     install -Dm644 "$work/esh3ar.fish" "$shared/fish/vendor_completions.d/esh3ar.fish"
-    mkdir -p "$shared/man/man1" "$doc/examples"
+    mkdir -p "$shared/man/man1" "$doc/examples" "$doc/docs/operations"
     for page in "$work"/man/*.1; do gzip -9n <"$page" >"$shared/man/man1/${page##*/}.gz"; done
     chmod 644 "$shared"/man/man1/*
-    install -m644 README.md docs/*.md "$doc/"
+    install -m644 README.md CHANGELOG.md "$doc/"
+    install -m644 docs/*.md "$doc/docs/"
+    install -m644 docs/operations/*.md "$doc/docs/operations/"
     install -m644 "$work/esh3ar.toml" "$doc/examples/"
     install -m644 packaging/balancer/* packaging/prometheus/esh3ar.rules.yml packaging/alertmanager/alertmanager.yml \
         packaging/cluster/patroni.yml "$doc/examples/"

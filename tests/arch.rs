@@ -1,5 +1,6 @@
-//! The layering test: which room may look into which, which crate belongs to which room, and a few
-//! rules that no compiler keeps. The tables are those of docs/ARCHITECTURE.md.
+//! The layering test: which room may look into which, which crate belongs to which room, that modules import in
+//! no circle, which names are used, and a few rules that no compiler keeps. The tables are those of
+//! docs/ARCHITECTURE.md.
 //!
 //! It reads names, not types: a path is followed through `use`, `as`, `self` and `super` and into
 //! the tokens of macros, but not through what another room re-exports.
@@ -11,10 +12,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[path = "arch/circles.rs"]
+mod circles;
 #[path = "arch/names.rs"]
 mod names;
 #[path = "arch/planted.rs"]
 mod planted;
+#[path = "arch/words.rs"]
+mod words;
 
 use names::{Names, Way};
 
@@ -22,26 +27,26 @@ use names::{Names, Way};
 const ROOMS: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),
-    ("history", &["domain"]),
-    ("load", &["domain", "history"]),
-    ("outbound", &["domain"]),
+    ("tls", &[]),
+    ("bench", &["domain", "tls"]),
+    ("outbound", &["domain", "tls"]),
     ("telemetry", &["domain", "outbound"]),
     ("client", &[]),
-    ("store", &["domain"]),
+    ("store", &["domain", "tls"]),
     ("queue", &["domain"]),
-    ("presence", &["domain", "cache"]),
+    ("presence", &["domain", "redis"]),
     ("mail", &[]),
-    ("cache", &["domain"]),
-    ("app", &["domain", "store", "queue", "presence", "mail", "cache"]),
+    ("redis", &["domain"]),
+    ("cache", &["domain", "redis"]),
+    ("app", &["domain", "store", "queue", "presence", "mail", "cache", "redis"]),
     // Of the store only the types that use cases take and give: see `STORE_TYPES`.
-    ("server", &["domain", "app", "presence", "store"]),
+    ("server", &["domain", "app", "presence", "store", "tls"]),
     ("worker", &["domain", "app", "queue", "presence"]),
     (
         "cli",
         &[
             "domain",
-            "history",
-            "load",
+            "bench",
             "config",
             "telemetry",
             "client",
@@ -50,6 +55,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "presence",
             "mail",
             "cache",
+            "redis",
             "app",
             "server",
             "worker",
@@ -57,22 +63,58 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Rooms within a room, lowest first: each may use only those before it.
+const INNER_ROOMS: &[(&[&str], &[&str])] = &[
+    (&["server", "hub"], &["protocol", "transport", "hubs", "connection", "forward", "endpoint"]),
+    (
+        &["presence"],
+        &[
+            "outbound",
+            "outbox",
+            "relay_frame",
+            "relay",
+            "relay_sender",
+            "registry",
+            "presence_sync",
+        ],
+    ),
+];
+
+/// Inner rooms without I/O and without a clock.
+const INNER_PURE: &[&[&str]] = &[&["server", "hub", "protocol"]];
+
+/// The crates that do I/O.
+const IO_CRATES: &[&str] = &[
+    "tokio",
+    "tokio_util",
+    "tokio_tungstenite",
+    "hyper",
+    "hyper_util",
+    "http",
+    "http_body_util",
+    "warp",
+];
+
+/// The wings of `app`. Each may use those before it, and the files beside them; those use none.
+const WINGS: &[&str] =
+    &["identity", "limits", "process", "delivery", "messages", "chat", "admin", "jobs"];
+
 /// What the server may name of the store, and why: types that use cases take or give, no statement.
 const STORE_TYPES: &[(&[&str], &str)] = &[
-    (&["messages", "Filter"], "the query of a list, filled from the URL"),
-    (&["dead_letters", "Filter"], "which dead letters, filled from the URL or a body"),
-    (&["conversations", "Filter"], "which conversations, filled from the URL"),
-    (&["audit", "Filter"], "which entries of the audit log, filled from the URL"),
+    (&["messages", "MessageFilter"], "the query of a list, filled from the URL"),
+    (&["dead_letters", "DeadLetterFilter"], "which dead letters, filled from the URL or a body"),
+    (&["conversations", "ConversationFilter"], "which conversations, filled from the URL"),
+    (&["audit", "AuditFilter"], "which entries of the audit log, filled from the URL"),
     (&["accounts", "MobileStatus"], "whether a number counts as proved, from a body"),
     (&["accounts", "BusinessUser"], "a business user, turned into JSON"),
     (&["accounts", "MobileUser"], "a mobile user, turned into JSON"),
-    (&["tokens", "Listed"], "a token without itself, turned into JSON"),
-    (&["audit", "Recorded"], "an entry of the audit log, turned into JSON"),
+    (&["tokens", "TokenInfo"], "a token without itself, turned into JSON"),
+    (&["audit", "AuditRecord"], "an entry of the audit log, turned into JSON"),
     (&["dead_letters", "DeadLetter"], "a dead letter, turned into JSON"),
-    (&["story", "Story"], "the history of a message, turned into JSON"),
-    (&["idempotency", "Earlier"], "the answer to a repeated request"),
-    (&["Slice"], "part of a list, turned into JSON"),
-    (&["Cut"], "up to where a list was looked at, turned into a cursor"),
+    (&["timeline", "MessageTimeline"], "the history of a message, turned into JSON"),
+    (&["idempotency", "StoredResponse"], "the answer to a repeated request"),
+    (&["ListPage"], "a page of a list, turned into JSON"),
+    (&["ScanPosition"], "the row up to which a list was scanned, turned into a cursor"),
 ];
 
 /// Crates that only these rooms may name.
@@ -82,15 +124,16 @@ const OWNED: &[(&str, &[&str])] = &[
     ("deadpool", &["store"]),
     ("tokio_postgres_rustls", &["store"]),
     ("warp", &["server"]),
-    ("hyper", &["server", "load"]),
-    ("hyper_util", &["server", "load"]),
-    ("http_body_util", &["server", "load"]),
+    ("hyper", &["server", "bench"]),
+    ("hyper_util", &["server", "bench"]),
+    ("http_body_util", &["server", "bench"]),
     ("tower_service", &["server"]),
-    ("tokio_rustls", &["server", "load"]),
+    ("tokio_rustls", &["server", "bench"]),
+    ("rustls_native_certs", &["tls"]),
     ("x509_parser", &["server"]),
     ("ppp", &["server"]),
     ("rfc7239", &["server"]),
-    ("tokio_tungstenite", &["server", "client", "load"]),
+    ("tokio_tungstenite", &["server", "client", "bench"]),
     ("reqwest", &["client", "outbound"]),
     ("utoipa", &["server"]),
     ("clap", &["cli"]),
@@ -113,13 +156,13 @@ const OWNED: &[(&str, &[&str])] = &[
     ("unicode_normalization", &["domain"]),
     ("nix", &["cli", "store"]),
     ("lapin", &["queue"]),
-    ("redis", &["cache"]),
+    ("redis", &["redis"]),
     ("lettre", &["mail"]),
-    ("serde", &["server", "cli", "client", "load", "presence"]),
-    ("hdrhistogram", &["load"]),
+    ("serde", &["server", "cli", "client", "bench", "presence"]),
+    ("hdrhistogram", &["bench"]),
     // The store keeps work as JSON, and wake-ups travel as JSON; nobody else below the borders knows a
     // wire format.
-    ("serde_json", &["server", "cli", "client", "load", "store", "queue"]),
+    ("serde_json", &["server", "cli", "client", "bench", "store", "queue"]),
 ];
 
 /// All that the pure room may name besides itself.
@@ -246,15 +289,25 @@ fn judge(sources: &[Source]) -> Vec<String> {
             broken.push(format!("{name}: there is no room {room} in the table"));
             continue;
         };
+        judge_inner_room(&name, &source.module(), &mut broken);
         for written in &names.paths {
             let place = format!("{name}:{}", written.line);
             match names.resolve(written, &crates) {
-                Some(Way::In(path)) => judge_room(&place, &room, allowed, &path, &mut broken),
-                Some(Way::Out(path)) => judge_crate(&place, &room, &path, &mut broken),
+                Some(Way::In(path)) => {
+                    judge_room(&place, &room, allowed, &path, &mut broken);
+                    judge_inner_import(&place, &source.module(), &path, &mut broken);
+                    judge_wing(&place, &source.module(), &path, &mut broken);
+                }
+                Some(Way::Out(path)) => {
+                    judge_crate(&place, &room, &path, &mut broken);
+                    judge_inner_crate(&place, &source.module(), &path, &mut broken);
+                }
                 None => {}
             }
         }
     }
+    broken.extend(circles::judge(&read, &crates));
+    broken.extend(words::judge(&read));
     broken
 }
 
@@ -288,6 +341,73 @@ fn judge_room(place: &str, room: &str, allowed: &[&str], path: &[String], out: &
             let rest = path[1..].join("::");
             out.push(format!("{place}: the server runs no statements ({rest}); app does"));
         }
+    }
+}
+
+/// The rest of a path below a room.
+fn below<'a>(path: &'a [String], outer: &[&str]) -> Option<&'a [String]> {
+    let inside = path.iter().take(outer.len()).eq(outer.iter());
+    inside.then(|| path.get(outer.len()..)).flatten()
+}
+
+/// Every file below such a room is in one of its rooms.
+fn judge_inner_room(name: &str, module: &[String], broken: &mut Vec<String>) {
+    for (outer, rooms) in INNER_ROOMS {
+        if let Some([inner, ..]) = below(module, outer)
+            && !rooms.contains(&inner.as_str())
+        {
+            broken.push(format!("{name}: there is no room {inner} in {}", outer.join("/")));
+        }
+    }
+}
+
+fn judge_inner_import(place: &str, module: &[String], path: &[String], broken: &mut Vec<String>) {
+    for (outer, rooms) in INNER_ROOMS {
+        let (Some([from, ..]), Some(to)) = (below(module, outer), below(path, outer)) else {
+            continue;
+        };
+        let rank = |room: &str| rooms.iter().position(|other| *other == room);
+        let to = to.first().map_or("*", String::as_str);
+        match (rank(from), rank(to)) {
+            (Some(from_rank), Some(to_rank)) if to_rank > from_rank => {
+                let order = rooms.join(", ");
+                broken
+                    .push(format!("{place}: {from} may not look into {to} (from below: {order})"));
+            }
+            (Some(_), None) => {
+                let outer = outer.join("/");
+                broken.push(format!("{place}: name the room of {outer} that has {to}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn judge_inner_crate(place: &str, module: &[String], path: &[String], broken: &mut Vec<String>) {
+    let Some(pure) = INNER_PURE.iter().find(|pure| below(module, pure).is_some()) else { return };
+    let last_two = path[path.len().saturating_sub(2)..].join("::");
+    let io = IO_CRATES.contains(&path[0].as_str());
+    if io || GIVEN.contains(&last_two.as_str()) {
+        broken.push(format!("{place}: {} has no I/O and no clock, not {last_two}", pure.join("/")));
+    }
+}
+
+/// How high something of `app` stands: the files beside the wings are lowest, `App` is on top.
+fn height(name: &str) -> usize {
+    let name = match name {
+        // Where `app` names again what belongs to a wing.
+        "Caller" => "identity",
+        "App" | "Wings" => return WINGS.len() + 1,
+        name => name,
+    };
+    WINGS.iter().position(|wing| *wing == name).map_or(0, |place| place + 1)
+}
+
+fn judge_wing(place: &str, module: &[String], path: &[String], broken: &mut Vec<String>) {
+    let [app, own, ..] = module else { return };
+    let [other_app, other, ..] = path else { return };
+    if app == "app" && other_app == "app" && height(own) < height(other) {
+        broken.push(format!("{place}: {own} may not look into {other}, which is above it"));
     }
 }
 
@@ -421,6 +541,17 @@ fn the_tables_hold_nothing_stale() {
     }
     for (room, _) in ROOMS {
         assert!(sources.iter().any(|source| source.path.starts_with(room)), "no room {room}");
+    }
+    for (outer, rooms) in INNER_ROOMS {
+        for inner in *rooms {
+            let module: Vec<&str> = outer.iter().chain([inner]).copied().collect();
+            let found = sources.iter().any(|source| below(&source.module(), &module).is_some());
+            assert!(found, "no room {inner} in {}", outer.join("/"));
+        }
+    }
+    for wing in WINGS {
+        let folder = Path::new("app").join(wing);
+        assert!(sources.iter().any(|source| source.path.starts_with(&folder)), "no wing {wing}");
     }
     for clock in CLOCKS {
         assert!(sources.iter().any(|source| source.name() == *clock), "no file {clock}");

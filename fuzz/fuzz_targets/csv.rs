@@ -4,7 +4,7 @@
 
 use esh3ar::{
     app::import::USERS,
-    cli::import::rows::{Broken, Rows},
+    cli::admin::import::rows::{RowError, Rows},
     domain::Phone,
 };
 use libfuzzer_sys::fuzz_target;
@@ -15,8 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
     for file in [bytes, &headed] {
         let mut rows = match Rows::open(file, b',', &USERS) {
             Ok(rows) => rows,
-            Err(Broken::NotRows(_)) => continue,
-            Err(Broken::Read(error)) => panic!("memory cannot fail: {error}"),
+            Err(RowError::NotTabular(_)) => continue,
+            Err(RowError::Read(error)) => panic!("memory cannot fail: {error}"),
         };
         let mut last = 0;
         while let Ok(Some(row)) = rows.read() {

@@ -184,7 +184,7 @@ apt remove esh3ar
 apt purge esh3ar
 [ ! -e "$root/etc/esh3ar" ] || fail "purging left a configuration"
 [ -d "$root/var/lib/esh3ar/postgres" ] || fail "purging took the data"
-grep -q 'data in /var/lib/esh3ar are kept' "$try/apt.log" || fail "purging does not say where the data are"
+grep -q 'data in /var/lib/esh3ar is kept' "$try/apt.log" || fail "purging does not say where the data are"
 apt install "/root/${new##*/}"
 inside esh3ar -q message show "$id" >/dev/null || fail "the data are of no use to a new installation"
 more+=(ESH3AR_PURGE_DATA=yes)

@@ -18,17 +18,17 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{sync::oneshot, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error};
+use super::{Error, database_outages::DatabaseOutages};
 use crate::{domain::Party, store};
 
 /// When a caller that found the queue full should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The waits between attempts with [`Retry::For`].
-const FIRST_WAIT: Duration = Duration::from_millis(20);
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
+const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// One kind of request, as far as it differs from the others.
-pub(super) trait Batch: Sized + 'static {
+pub(super) trait Batch: Sized + Send + Sync + 'static {
     /// What a caller brings; stored all or not at all.
     type Request: Send + Sync + 'static;
     /// What a caller is told.
@@ -39,9 +39,9 @@ pub(super) trait Batch: Sized + 'static {
     type Stored: Send;
 
     /// Requests that may wait, half of them of one party; see [`BatchWriter`] for what happens past that.
-    const CAPACITY: usize;
+    const QUEUE_CAPACITY: usize;
     /// The most rows in one batch, unless a single request brings more.
-    const MAX_ROWS: usize;
+    const BATCH_SIZE: usize;
     /// What follows from failures that may pass.
     const RETRY: Retry;
     /// What the log says when a batch is given up.
@@ -58,7 +58,7 @@ pub(super) trait Batch: Sized + 'static {
     }
 
     /// Runs before each batch; holds up the requests while that is better than taking them.
-    fn before_batch(_app: &App) -> impl Future<Output = ()> + Send {
+    fn before_batch(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 
@@ -66,14 +66,13 @@ pub(super) trait Batch: Sized + 'static {
     fn record_size(_rows: usize) {}
 
     /// Looks up what every attempt needs.
-    fn context(app: &App, requests: &[Self::Request])
-    -> impl Future<Output = Self::Context> + Send;
+    fn context(&self, requests: &[Self::Request]) -> impl Future<Output = Self::Context> + Send;
 
     /// One attempt. It may be repeated with the same requests after any failure, also when its commit
     /// went through and was not heard of: storing a request a second time must change nothing. What a
     /// later attempt needs to know of this one is written into the requests.
     fn persist(
-        app: &App,
+        &self,
         requests: &mut [Self::Request],
         context: &Self::Context,
     ) -> impl Future<Output = Result<Self::Stored, store::Error>> + Send;
@@ -81,7 +80,7 @@ pub(super) trait Batch: Sized + 'static {
     /// Answers the callers, and does what follows from what was stored. `requests`, `replies` and what
     /// `stored` says of them have the same order.
     fn finish(
-        app: &App,
+        &self,
         requests: Vec<Self::Request>,
         replies: Vec<Reply<Self::Answer>>,
         stored: Self::Stored,
@@ -112,8 +111,8 @@ impl Retry {
             Retry::Times { retries, wait } => Box::new(std::iter::repeat_n(wait, retries)),
             Retry::For(_) => Box::new(
                 ExponentialBuilder::default()
-                    .with_min_delay(FIRST_WAIT)
-                    .with_max_delay(LONGEST_WAIT)
+                    .with_min_delay(MIN_RETRY_DELAY)
+                    .with_max_delay(MAX_RETRY_DELAY)
                     .without_max_times()
                     .with_jitter()
                     .build(),
@@ -155,11 +154,10 @@ pub(super) struct BatchTask<B: Batch> {
 
 impl<B: Batch> BatchWriter<B> {
     pub(super) fn new() -> (BatchWriter<B>, BatchTask<B>) {
-        let (sender, receiver) = queue::new(B::CAPACITY);
+        let (sender, receiver) = queue::new(B::QUEUE_CAPACITY);
         (BatchWriter { queue: sender }, BatchTask { queue: receiver })
     }
 
-    /// How many requests wait.
     pub(super) fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -202,26 +200,28 @@ impl<B: Batch> BatchWriter<B> {
 }
 
 impl<B: Batch> BatchTask<B> {
-    /// Runs until `stop` is cancelled and everything that was queued before is stored.
-    pub(super) async fn run(mut self, app: App, stop: CancellationToken) {
+    /// Runs until `stop` is cancelled and everything that was queued before is stored. `kind` knows how its
+    /// requests are stored.
+    pub(super) async fn run(mut self, outages: DatabaseOutages, kind: B, stop: CancellationToken) {
         loop {
-            B::before_batch(&app).await;
-            let Some(batch) = self.queue.batch(B::MAX_ROWS, &stop).await else { return };
+            kind.before_batch().await;
+            let Some(batch) = self.queue.batch(B::BATCH_SIZE, &stop).await else { return };
             B::record_size(batch.iter().map(|(request, _)| B::rows(request)).sum());
             let (requests, replies) = batch.into_iter().unzip();
-            store_batch::<B>(&app, requests, replies).await;
+            store_batch(&outages, &kind, requests, replies).await;
         }
     }
 }
 
 async fn store_batch<B: Batch>(
-    app: &App,
+    outages: &DatabaseOutages,
+    kind: &B,
     mut requests: Vec<B::Request>,
     replies: Vec<Reply<B::Answer>>,
 ) {
-    let context = B::context(app, &requests).await;
-    match persist::<B>(app, &mut requests, &context).await {
-        Ok(stored) => B::finish(app, requests, replies, stored, &context),
+    let context = kind.context(&requests).await;
+    match persist(outages, kind, &mut requests, &context).await {
+        Ok(stored) => kind.finish(requests, replies, stored, &context),
         Err(error) if !error.is_transient() && requests.len() > 1 => {
             // One bad row never fails its neighbours.
             let count = requests.len();
@@ -229,8 +229,8 @@ async fn store_batch<B: Batch>(
             let mut left = requests.into_iter().zip(replies);
             while let Some((request, reply)) = left.next() {
                 let (mut request, mut reply) = (vec![request], vec![reply]);
-                match persist::<B>(app, &mut request, &context).await {
-                    Ok(stored) => B::finish(app, request, reply, stored, &context),
+                match persist(outages, kind, &mut request, &context).await {
+                    Ok(stored) => kind.finish(request, reply, stored, &context),
                     // The others would wait for the database one after the other.
                     Err(error) if error.is_transient() => {
                         reply.extend(left.map(|(_, reply)| reply));
@@ -245,14 +245,15 @@ async fn store_batch<B: Batch>(
 }
 
 async fn persist<B: Batch>(
-    app: &App,
+    outages: &DatabaseOutages,
+    kind: &B,
     requests: &mut [B::Request],
     context: &B::Context,
 ) -> Result<B::Stored, store::Error> {
     let mut waits = B::RETRY.waits();
     let deadline = B::RETRY.deadline();
     loop {
-        let attempt = B::persist(app, requests, context);
+        let attempt = kind.persist(requests, context);
         let result = match deadline {
             Some(deadline) => match tokio::time::timeout_at(deadline, attempt).await {
                 Ok(result) => result,
@@ -265,7 +266,7 @@ async fn persist<B: Batch>(
             done => return done,
         };
         let Some(wait) = waits.next() else { return Err(error) };
-        app.inner.trail.database_failed(&error, app.clock().now());
+        outages.failed(&error);
         if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
             return Err(error);
         }
@@ -292,18 +293,18 @@ mod tests {
         type Context = ();
         type Stored = ();
 
-        const CAPACITY: usize = 2;
-        const MAX_ROWS: usize = 10;
+        const QUEUE_CAPACITY: usize = 2;
+        const BATCH_SIZE: usize = 10;
         const RETRY: Retry = Retry::Never;
         const GIVEN_UP: &'static str = "numbers could not be stored";
 
-        async fn context(_app: &App, _numbers: &[usize]) {}
+        async fn context(&self, _numbers: &[usize]) {}
 
-        async fn persist(_app: &App, _: &mut [usize], _: &()) -> Result<(), store::Error> {
+        async fn persist(&self, _: &mut [usize], _: &()) -> Result<(), store::Error> {
             Ok(())
         }
 
-        fn finish(_: &App, numbers: Vec<usize>, replies: Vec<Reply<usize>>, _: (), _: &()) {
+        fn finish(&self, numbers: Vec<usize>, replies: Vec<Reply<usize>>, _: (), _: &()) {
             numbers.into_iter().zip(replies).for_each(|(number, reply)| reply.send(Ok(number)));
         }
     }
@@ -352,7 +353,9 @@ mod tests {
         let growing = Retry::For(Duration::from_secs(5));
         let waits: Vec<Duration> = growing.waits().take(1000).collect();
         assert_eq!(waits.len(), 1000, "only the deadline ends it");
-        assert!(waits[0] >= FIRST_WAIT && waits.iter().all(|wait| *wait <= 2 * LONGEST_WAIT));
+        assert!(
+            waits[0] >= MIN_RETRY_DELAY && waits.iter().all(|wait| *wait <= 2 * MAX_RETRY_DELAY)
+        );
         assert!(growing.deadline().is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! The time, as it is stored: UTC with microseconds.
 //!
-//! Whoever decides by the time asks the appliance's clock, so that a test can let six retries or
+//! Decisions by time ask the appliance's clock, so that a test can let six retries or
 //! seven days pass without waiting for them.
 
 use std::{
@@ -13,9 +13,6 @@ use std::{
 
 use time::OffsetDateTime;
 use uuid::{ContextV7, Timestamp, Uuid};
-
-use super::{App, Error};
-use crate::store::checkup;
 
 /// Where the time comes from. Cheap to clone; clones of a moved clock move together.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +56,6 @@ impl Clock {
     }
 }
 
-/// What makes ids.
 struct NewIds {
     /// How far they lie ahead of the machine's clock, in milliseconds.
     ahead: AtomicU64,
@@ -78,7 +74,7 @@ pub fn new_id() -> Uuid {
 
 /// Lets the ids of this process begin after one that is there, if that lies ahead of the clock: it was made
 /// while a clock was wrong, or this one is. Returns by how much.
-fn begin_ids_after(newest: Uuid) -> Duration {
+pub(super) fn begin_ids_after(newest: Uuid) -> Duration {
     IDS.begin_after(newest)
 }
 
@@ -105,18 +101,6 @@ impl NewIds {
         let ahead = u64::try_from(ahead).unwrap_or_default();
         self.ahead.fetch_max(ahead, Ordering::AcqRel);
         Duration::from_millis(ahead)
-    }
-}
-
-impl App {
-    /// Lets new ids begin after the newest that is stored, so that what comes later is listed later also
-    /// when a clock was or is wrong. Returns by how much that lies ahead of the clock.
-    ///
-    /// # Errors
-    /// Failures of the database.
-    pub async fn begin_ids(&self) -> Result<Duration, Error> {
-        let newest = checkup::newest_id_ahead(self.store(), Clock::System.now()).await?;
-        Ok(newest.map(begin_ids_after).unwrap_or_default())
     }
 }
 

@@ -11,7 +11,6 @@ use crate::{
 /// an exit status.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The input breaks rules.
     #[error("{}", fields_text(.0))]
     Invalid(Vec<FieldError>),
     /// No token, or one that opens nothing.
@@ -45,23 +44,18 @@ pub enum Error {
     )]
     ClientMessageIdReused,
     /// The caller has sent or changed as much as it may for now.
-    #[error("at most {most} {what} a {per}; the next passes in {} s", whole_seconds(*.retry_after))]
+    #[error("at most {most} {what} per {per}; the next passes in {} s", whole_seconds(*.retry_after))]
     RateLimited {
         /// When the next one passes.
         retry_after: Duration,
-        /// How many may pass.
         most: u32,
-        /// Of what.
         what: &'static str,
         /// In which time.
         per: &'static str,
     },
     /// More than can be taken now.
     #[error("overloaded; try again later")]
-    Overloaded {
-        /// When to try again.
-        retry_after: Duration,
-    },
+    Overloaded { retry_after: Duration },
     /// A dependency cannot be reached. What was asked may have happened.
     #[error("the database cannot be reached; try again with the same Idempotency-Key")]
     Unavailable,
@@ -89,7 +83,6 @@ fn fields_text(fields: &[FieldError]) -> String {
 }
 
 impl Error {
-    /// One broken rule.
     pub fn field(field: &'static str, code: &'static str, message: impl Into<String>) -> Error {
         Error::Invalid(vec![FieldError::new(field, code, message)])
     }

@@ -64,7 +64,6 @@ impl Failpoints {
         Ok(Failpoints { armed: Some(Arc::new(armed)) })
     }
 
-    /// Passes a place.
     pub fn pass(&self, name: &'static str) {
         debug_assert!(NAMES.contains(&name), "{name} is not in the list");
         if let Some(armed) = &self.armed

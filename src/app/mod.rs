@@ -2,158 +2,97 @@
 //!
 //! This room decides who may do what and puts the rooms below together. It knows no HTTP, no hub
 //! and no command line; those bring a [`Caller`] and values, and map [`Error`] once at their border.
+//!
+//! It is built of wings, each a folder with a service of its own state: `app.messages.send(..)`,
+//! `app.delivery.acknowledge(..)`. All of them share [`Core`]. A wing uses only those above it in this list;
+//! `tests/arch.rs` holds them to that:
+//!
+//! - `identity`: users, tokens, phone numbers, who may do what
+//! - `limits`: rate limits and backpressure
+//! - `process`: this process among the others: heartbeat, drain, health, counters
+//! - `delivery`: from a stored message to its recipient, and the receipts back
+//! - `messages`: one-way messages: sending and listing
+//! - `chat`: conversations
+//! - `admin`: what administrators look at and do
+//! - `jobs`: slow work under a lease, such as mail
+//!
+//! Files beside them (`core`, `audit_log`, `batch_writer`, `clock`, ...) are used by all wings and use none.
 
-pub mod access;
-pub mod accounts;
-pub mod audit;
-pub mod auth;
+// A name that says what it is needs no sentence that says it again.
+
+pub mod admin;
+pub mod audit_log;
 mod batch_writer;
-pub mod books;
-mod business_phones;
-mod chat_intake;
+pub mod blocking;
+pub mod chat;
 pub mod clock;
-mod connections;
-pub mod conversations;
-pub mod dead_letters;
-mod deletions;
+pub mod core;
+mod database_outages;
 pub mod delivery;
-pub mod drain;
 pub mod error;
-pub mod explain;
 pub mod failpoints;
-mod figures;
-pub mod health;
-pub mod import;
-pub mod intake;
+pub mod identity;
 pub mod jobs;
-pub mod ledger;
-mod life;
 pub mod limits;
-pub mod live;
 pub mod messages;
-pub mod nodes;
-mod notices;
-pub mod numbers;
-pub mod off_loop;
-pub mod pages;
-mod participants;
-mod pending;
-pub mod personal;
-mod phones;
-pub mod probes;
-pub mod retention;
-pub mod stats;
-pub mod supervision;
-mod suspects;
-pub mod tokens;
+pub mod process;
+pub mod runtime_settings;
 pub mod traces;
-mod trail;
-mod typing;
-mod unreached;
-mod watchers;
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{ops::Deref, sync::Arc};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use access::Caller;
-pub use audit::By;
+pub use self::core::{Backends, Core, NodeSettings, Settings, new_node};
+pub use audit_log::By;
 pub use clock::Clock;
-pub use connections::new_node;
 pub use error::Error;
-pub use live::Live;
+pub use identity::access::Caller;
+pub use runtime_settings::RuntimeSettings;
 
 pub use crate::store::nodes::Role;
 
 use crate::{
     cache::Cache,
-    domain::{NodeId, phone::Region},
+    domain::NodeId,
     presence::{Delivery, Presence, Registry},
-    queue::{LocalQueue, Queue},
+    queue::Queue,
     store::Store,
 };
-
-/// What the use cases need to know of the configuration.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// By which national phone numbers are read.
-    pub default_region: Option<Region>,
-    /// What may change while the process runs.
-    pub live: Live,
-    /// Where pages are kept that are read often.
-    pub cache: Cache,
-    /// Where tests let the process die.
-    pub failpoints: failpoints::Failpoints,
-    /// Which messages are followed.
-    pub traces: traces::Traces,
-    /// Where the time comes from.
-    pub clock: Clock,
-    /// What this process is among those of the installation. A command is nothing: what it sends is
-    /// left to those that deliver.
-    pub node: Option<nodes::NodeSettings>,
-}
-
-/// Shares of the delivering work in one process. Two cores are kept busy by four.
-const SHARES: usize = 4;
-/// Wake-ups a share holds; what does not fit is found by the sweeper.
-const WAKE_UPS: usize = 25_000;
-
-/// How messages get from the process that accepts them to the one that has their recipient.
-pub struct Ways {
-    /// The name of this process among the others.
-    pub node: NodeId,
-    /// Who is connected where.
-    pub presence: Presence,
-    /// Who is woken.
-    pub queue: Queue<Arc<Delivery>>,
-}
-
-impl Ways {
-    /// Everything in this process.
-    pub fn embedded(settings: &Settings) -> Ways {
-        Ways {
-            node: new_node(),
-            presence: Presence::Solo(Registry::new(settings.live.limits)),
-            queue: Queue::Local(LocalQueue::new(SHARES, WAKE_UPS)),
-        }
-    }
-}
 
 /// The appliance. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
-    inner: Arc<Inner>,
+    wings: Arc<Wings>,
 }
 
-struct Inner {
-    settings: Settings,
-    node: NodeId,
-    store: Store,
-    presence: Presence,
-    bystanders: Registry,
-    queue: Queue<Arc<Delivery>>,
-    intake: intake::Intake,
-    chat_intake: chat_intake::ChatIntake,
-    ledger: ledger::Ledger,
-    audit: audit::AuditLog,
-    known_tokens: auth::KnownTokens,
-    known_phones: phones::KnownPhones,
-    participants: participants::Participants,
-    business_phones: business_phones::BusinessPhones,
-    trail: trail::Trail,
-    limiter: limits::Limiter,
-    neighbours: nodes::Neighbours,
-    counters: figures::Counters,
-    unreached: unreached::Unreached,
-    workshop: jobs::Workshop,
-    signals: typing::Signals,
-    erasures: personal::Erasures,
-    deletions: deletions::Deletions,
-    probes: probes::Probes,
-    suspects: suspects::KnownSuspects,
-    draining: AtomicBool,
-    live: live::Current,
-    watchers: watchers::Watchers,
+/// The wings of the appliance.
+pub struct Wings {
+    core: Core,
+    /// Users, tokens, phone numbers.
+    pub identity: identity::IdentityService,
+    /// Rate limits and backpressure.
+    pub limits: limits::LimitService,
+    /// This process among the others.
+    pub process: process::ProcessService,
+    /// From a stored message to its recipient, and back.
+    pub delivery: delivery::DeliveryService,
+    /// One-way messages.
+    pub messages: messages::MessageService,
+    /// Conversations.
+    pub chat: chat::ChatService,
+    /// What administrators look at and do.
+    pub admin: admin::AdminService,
+    /// Slow work under a lease.
+    pub jobs: jobs::JobService,
+}
+
+impl Deref for App {
+    type Target = Wings;
+
+    fn deref(&self) -> &Wings {
+        &self.wings
+    }
 }
 
 impl App {
@@ -164,8 +103,8 @@ impl App {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> App {
-        let ways = Ways::embedded(&settings);
-        App::start_with(settings, store, ways, tracker, stop)
+        let backends = Backends::embedded(&settings);
+        App::start_with(settings, store, backends, tracker, stop)
     }
 
     /// Puts the appliance together and starts its writers, which end when `stop` is cancelled
@@ -173,98 +112,66 @@ impl App {
     pub fn start_with(
         settings: Settings,
         store: Store,
-        ways: Ways,
+        backends: Backends,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> App {
-        let (intake, intake_work) = batch_writer::BatchWriter::new();
-        let (chat_intake, chat_work) = batch_writer::BatchWriter::new();
-        let (ledger, ledger_work) = ledger::Ledger::new();
-        let (audit, audit_work) = batch_writer::BatchWriter::new();
-        let live = live::Current::new(settings.live.clone());
-        let app = App {
-            inner: Arc::new(Inner {
-                trail: trail::Trail::new(settings.clock.now()),
-                neighbours: nodes::Neighbours::new(settings.clock.now()),
-                counters: figures::Counters::new(),
-                unreached: unreached::Unreached::default(),
-                limiter: limits::Limiter::new(
-                    live.clone(),
-                    ways.presence.relay().map(|relay| relay.redis().clone()),
-                ),
-                workshop: jobs::Workshop::default(),
-                signals: typing::Signals::new(),
-                erasures: personal::Erasures::default(),
-                deletions: deletions::Deletions::default(),
-                probes: probes::Probes::new(),
-                suspects: suspects::KnownSuspects::default(),
-                draining: AtomicBool::new(false),
-                live,
-                presence: ways.presence,
-                bystanders: Registry::new(settings.live.limits),
-                queue: ways.queue,
-                settings,
-                node: ways.node,
-                store,
-                intake,
-                chat_intake,
-                ledger,
-                audit,
-                known_tokens: auth::KnownTokens::default(),
-                known_phones: phones::KnownPhones::default(),
-                participants: participants::Participants::default(),
-                business_phones: business_phones::BusinessPhones::default(),
-                watchers: watchers::Watchers::default(),
-            }),
-        };
-        tracker.spawn(intake_work.run(app.clone(), stop.clone()));
-        tracker.spawn(chat_work.run(app.clone(), stop.clone()));
-        tracker.spawn(ledger_work.run(app.clone(), stop.clone()));
-        tracker.spawn(audit_work.run(app.clone(), stop.clone()));
-        app
-    }
-
-    /// The configuration of the use cases, as the process began with it; see [`App::live`].
-    pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+        let (core, core_tasks) = Core::new(settings, store, backends);
+        let identity = identity::IdentityService::new(&core);
+        let limits = limits::LimitService::new(&core);
+        let process = process::ProcessService::new(&core, &limits);
+        let (delivery, delivery_tasks) =
+            delivery::DeliveryService::new(&core, &identity, &limits, &process);
+        let (messages, message_tasks) =
+            messages::MessageService::new(&core, &identity, &limits, &process, &delivery);
+        let (chat, chat_tasks) =
+            chat::ChatService::new(&core, &identity, &limits, &process, &delivery);
+        let admin = admin::AdminService::new(&core, &delivery, &messages);
+        let jobs = jobs::JobService::new(&core);
+        core_tasks.spawn(tracker, stop);
+        delivery_tasks.spawn(tracker, stop);
+        message_tasks.spawn(tracker, stop);
+        chat_tasks.spawn(tracker, stop);
+        let wings =
+            Wings { core, identity, limits, process, delivery, messages, chat, admin, jobs };
+        App { wings: Arc::new(wings) }
     }
 
     /// The name of this process among those of a cluster.
     pub fn node(&self) -> NodeId {
-        self.inner.node
+        self.core.node()
     }
 
-    /// Who is connected.
+    /// The settings that may change, as they are now.
+    pub fn runtime_settings(&self) -> Arc<RuntimeSettings> {
+        self.core.runtime_settings()
+    }
+
     pub fn presence(&self) -> &Presence {
-        &self.inner.presence
+        self.core.presence()
     }
 
-    /// Who is connected here without being delivered to.
-    pub fn bystanders(&self) -> &Registry {
-        &self.inner.bystanders
+    /// Connections to the diagnostic hub: nothing is delivered to them.
+    pub fn diagnostic_connections(&self) -> &Registry {
+        self.core.diagnostic_connections()
     }
 
     /// The wake-ups between accepting and delivering.
     pub fn queue(&self) -> &Queue<Arc<Delivery>> {
-        &self.inner.queue
-    }
-
-    /// Passes a place at which a test may let the process die.
-    pub fn failpoint(&self, name: &'static str) {
-        self.inner.settings.failpoints.pass(name);
+        self.core.queue()
     }
 
     /// Where pages are kept that are read often.
     pub fn cache(&self) -> &Cache {
-        &self.inner.settings.cache
+        self.core.cache()
     }
 
-    /// The appliance's clock.
     pub fn clock(&self) -> &Clock {
-        &self.inner.settings.clock
+        self.core.clock()
     }
 
-    pub(in crate::app) fn store(&self) -> &Store {
-        &self.inner.store
+    /// Passes a place at which a test may let the process die.
+    pub fn failpoint(&self, name: &'static str) {
+        self.core.failpoint(name);
     }
 }

@@ -1,10 +1,9 @@
-//! Under what a value is kept.
+//! Keys of cached values.
 
 use std::fmt::Display;
 
-/// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CacheKind {
     /// The newest messages of a conversation.
     History,
     /// The first page of somebody's conversations.
@@ -13,43 +12,40 @@ pub enum Kind {
     Unread,
 }
 
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::History, Kind::Conversations, Kind::Unread];
+impl CacheKind {
+    pub const ALL: [CacheKind; 3] =
+        [CacheKind::History, CacheKind::Conversations, CacheKind::Unread];
 
-    /// Its name in keys and metrics.
+    /// Used in keys and metrics.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::History => "history",
-            Kind::Conversations => "conversations",
-            Kind::Unread => "unread",
+            CacheKind::History => "history",
+            CacheKind::Conversations => "conversations",
+            CacheKind::Unread => "unread",
         }
     }
 }
 
-/// Values that another release wrote may look otherwise.
+/// Another release may write values in another format.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-/// What a value is, of whom, and the version of the rows that it was made from. The version was read
-/// from the database before the cache is asked: a value of another version has another key.
+/// Names what a value is, whose it is, and the version of the rows that it was made from. The version is read
+/// from the database before the cache is asked, so an outdated value is never found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    kind: Kind,
+pub struct CacheKey {
+    kind: CacheKind,
     text: String,
 }
 
-impl Key {
-    /// A key.
-    pub fn new(kind: Kind, of: impl Display, version: impl Display) -> Key {
-        Key { kind, text: format!("esh3ar:{RELEASE}:{}:{of}:{version}", kind.name()) }
+impl CacheKey {
+    pub fn new(kind: CacheKind, of: impl Display, version: impl Display) -> CacheKey {
+        CacheKey { kind, text: format!("esh3ar:{RELEASE}:{}:{of}:{version}", kind.name()) }
     }
 
-    /// What the value is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CacheKind {
         self.kind
     }
 
-    /// The whole key, as a store outside would name it.
     pub fn as_str(&self) -> &str {
         &self.text
     }

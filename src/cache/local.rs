@@ -1,7 +1,7 @@
-//! The cache in this process: bounded in entries and in bytes.
+//! The cache of this process, bounded in entries and bytes.
 //!
-//! Two generations instead of a list by last use: what is asked for moves into the younger one, and when
-//! that is half of what may be kept, the older one goes. Every step takes the same short time.
+//! Two generations instead of an LRU list: a value that is read moves into the younger one, and when that is
+//! half full, the older one is dropped. Every operation takes constant time.
 
 use std::{
     collections::HashMap,
@@ -11,16 +11,15 @@ use std::{
 
 use bytes::Bytes;
 
-use super::Key;
+use super::CacheKey;
 
-/// Entries that are kept at most.
-const ENTRIES: usize = 20_000;
-/// Bytes that are kept at most, keys included.
-const BYTES: usize = 64 * 1024 * 1024;
-/// What an entry takes beside its key and value.
-const OVERHEAD: usize = 128;
+const MAX_ENTRIES: usize = 20_000;
+/// Includes keys.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that an entry takes beside its key and value.
+const ENTRY_OVERHEAD: usize = 128;
 
-/// The cache. Cheap to clone: all clones are one.
+/// Cheap to clone; clones share the values.
 #[derive(Clone, Debug)]
 pub struct LocalCache {
     inner: Arc<Mutex<Inner>>,
@@ -28,7 +27,7 @@ pub struct LocalCache {
 
 impl Default for LocalCache {
     fn default() -> Self {
-        LocalCache::new(ENTRIES, BYTES)
+        LocalCache::new(MAX_ENTRIES, MAX_BYTES)
     }
 }
 
@@ -40,39 +39,38 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Generation {
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<CacheKey, Entry>,
     bytes: usize,
 }
 
 impl Generation {
-    fn insert(&mut self, key: Key, entry: Entry) {
+    fn insert(&mut self, key: CacheKey, entry: Entry) {
         self.remove(&key);
         self.bytes += size(&key, &entry.value);
         self.entries.insert(key, entry);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Entry> {
+    fn remove(&mut self, key: &CacheKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
         self.bytes = self.bytes.saturating_sub(size(key, &entry.value));
         Some(entry)
     }
 }
 
-fn size(key: &Key, value: &Bytes) -> usize {
-    OVERHEAD + key.as_str().len() + value.len()
+fn size(key: &CacheKey, value: &Bytes) -> usize {
+    ENTRY_OVERHEAD + key.as_str().len() + value.len()
 }
 
 #[derive(Debug)]
 struct Inner {
     young: Generation,
     old: Generation,
-    /// Half of what is kept.
+    /// Half of the capacity.
     entries: usize,
     bytes: usize,
 }
 
 impl LocalCache {
-    /// A cache of at most so many entries and bytes.
     pub fn new(entries: usize, bytes: usize) -> LocalCache {
         let inner = Inner {
             young: Generation::default(),
@@ -83,13 +81,13 @@ impl LocalCache {
         LocalCache { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// A panic cannot spoil it: every step under the lock leaves whole values.
+    /// A panic leaves no partial state: every step under the lock is complete.
     fn locked(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A value whose time is not over.
-    pub(super) fn get(&self, key: &Key) -> Option<Bytes> {
+    /// A value that has not expired.
+    pub(super) fn get(&self, key: &CacheKey) -> Option<Bytes> {
         let now = Instant::now();
         let mut inner = self.locked();
         if let Some(entry) = inner.young.entries.get(key) {
@@ -101,15 +99,13 @@ impl LocalCache {
         Some(value)
     }
 
-    /// Keeps a value.
-    pub(super) fn put(&self, key: Key, value: Bytes, ttl: Duration) {
+    pub(super) fn put(&self, key: CacheKey, value: Bytes, ttl: Duration) {
         let entry = Entry { value, until: Instant::now() + ttl };
         let mut inner = self.locked();
         inner.old.remove(&key);
         inner.keep(key, entry);
     }
 
-    /// Entries and bytes that are kept.
     pub fn usage(&self) -> (usize, usize) {
         let inner = self.locked();
         let entries = inner.young.entries.len() + inner.old.entries.len();
@@ -118,7 +114,7 @@ impl LocalCache {
 }
 
 impl Inner {
-    fn keep(&mut self, key: Key, entry: Entry) {
+    fn keep(&mut self, key: CacheKey, entry: Entry) {
         let size = size(&key, &entry.value);
         if size > self.bytes || self.entries == 0 {
             return;
@@ -135,12 +131,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::Kind;
+    use crate::cache::CacheKind;
 
     const LONG: Duration = Duration::from_secs(300);
 
-    fn key(n: u16) -> Key {
-        Key::new(Kind::History, n, 1)
+    fn key(n: u16) -> CacheKey {
+        CacheKey::new(CacheKind::History, n, 1)
     }
 
     #[test]
@@ -154,8 +150,8 @@ mod tests {
         assert_eq!(cache.get(&key(50)), None);
         cache.put(key(200), Bytes::from_static(b"short"), Duration::ZERO);
         assert_eq!(cache.get(&key(200)), None);
-        assert_eq!(cache.get(&Key::new(Kind::Unread, 0, 1)), None);
-        assert_eq!(cache.get(&Key::new(Kind::History, 0, 2)), None, "another version");
+        assert_eq!(cache.get(&CacheKey::new(CacheKind::Unread, 0, 1)), None);
+        assert_eq!(cache.get(&CacheKey::new(CacheKind::History, 0, 2)), None, "another version");
     }
 
     proptest! {

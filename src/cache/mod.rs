@@ -1,29 +1,25 @@
-//! What may be forgotten at any moment: what was read lately and is asked for again, in this process or in
-//! Redis, and the rest of what Redis does for us.
+//! The cache of pages that are read often, in this process or in Redis.
 //!
-//! A cache is a hint. Keys carry the version of what a value was made from (see [`Key`]), so that a value
-//! that is behind is never found; whatever is forgotten is read from the database again. Redis may lose,
-//! repeat or refuse everything, and every answer of the appliance stays the same, only slower. This room
-//! owns the `redis` crate; it knows keys and bytes, and not what they mean.
+//! A cache is a hint. Keys carry the version of the rows that a value was made from (see [`CacheKey`]), so that
+//! an outdated value is never found, and a missing one is read from the database. Redis may lose or refuse
+//! everything: answers stay the same, only slower. This room knows keys and bytes, not their meaning.
 
 mod key;
 mod local;
-pub mod redis;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use key::{Key, Kind};
+pub use key::{CacheKey, CacheKind};
 pub use local::LocalCache;
-pub use redis::{Error, Redis, RedisSettings, State, Target};
+
+use crate::redis::Redis;
 
 /// A cache. Cheap to clone.
 #[derive(Clone)]
 pub enum Cache {
-    /// In this process.
     Local(LocalCache),
-    /// In Redis, for all processes.
     Redis(Redis),
 }
 
@@ -43,11 +39,11 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// A value, if it is kept and its time is not over. Counts hits and misses by kind.
-    pub async fn get(&self, key: &Key) -> Option<Bytes> {
+    /// A value that has not expired. Counts hits and misses by kind.
+    pub async fn get(&self, key: &CacheKey) -> Option<Bytes> {
         let found = match self {
             Cache::Local(local) => local.get(key),
-            // While it is away nothing is found.
+            // While Redis is away every read is a miss.
             Cache::Redis(redis) => redis.entry(key.as_str()).await.ok().flatten(),
         };
         let name = match found {
@@ -58,13 +54,12 @@ impl Cache {
         found
     }
 
-    /// Keeps a value for this long at most.
-    pub async fn put(&self, key: Key, value: Bytes, ttl: Duration) {
+    pub async fn put(&self, key: CacheKey, value: Bytes, ttl: Duration) {
         match self {
             Cache::Local(local) => local.put(key, value, ttl),
             Cache::Redis(redis) => {
                 if let Err(error) = redis.keep_entry(key.as_str(), &value, ttl).await {
-                    tracing::debug!(%error, "a value could not be kept");
+                    tracing::debug!(%error, "a value could not be cached");
                 }
             }
         }

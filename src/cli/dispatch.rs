@@ -1,75 +1,82 @@
-//! From the command line to the command that runs: phases that follow its [`Spec`], in the order in which
-//! errors are found.
+//! Runs a command as its [`Spec`] says, in phases that are ordered by when their
+//! errors can be found.
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use super::{
-    Global, Setup, addresses,
-    exit::{Failure, Kind},
-    opened,
-    output::{self, Output},
-    privilege::{self, Given, GoesOn},
+    config_loader::{ConfigLoader, DEFAULT_CONFIG_PATH},
+    global_args::GlobalArgs,
+    io::{
+        exit::{ExitStatus, Failure},
+        output::{self, Output},
+    },
+    privilege::{self, Continuation, OpenFiles},
+    process::{addresses, database},
     remote::RemoteArgs,
-    service::Again,
-    sources::USUAL_CONFIG,
-    spec::{Configuration, Files, Finish, Location, LogLevel, Privilege, Run, Spec},
+    setup::Setup,
+    spec::{CallerFiles, ConfigAccess, Finalizer, LogLevel, Privilege, Runnable, Scope, Spec},
 };
 use crate::{
-    config::{Loaded, LogFormat, Sources},
+    config::{ConfigSources, LoadedConfig, LogFormat},
     telemetry,
 };
 
-/// How long threads may take to end that a command no longer waits for.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long blocking threads may take to end after the command.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a command.
 pub(super) fn dispatch(
-    global: &Global,
-    command: Box<dyn Run>,
+    global: &GlobalArgs,
+    command: Box<dyn Runnable>,
     spec: &Spec,
     output: Output,
+    command_line: fn() -> clap::Command,
 ) -> Result<ExitCode, Failure> {
     let remote = remote(spec, global)?;
-    let (again, sources) = read(&*command, spec, global, &remote, &output)?;
+    let (config_loader, sources) = read(&*command, spec, global, &remote, &output)?;
     let file = sources.file.clone();
     let loaded = addresses::load(sources);
-    if let Some(judged) = command.judge(&output, loaded.as_ref()) {
-        return judged.map(|()| ExitCode::SUCCESS);
+    if let Some(result) = command.check_config(&output, loaded.as_ref()) {
+        return result.map(|()| ExitCode::SUCCESS);
     }
-    let setup = set_up(spec, global, Read { loaded: loaded?, file, again, remote, output })?;
+    let setup = set_up(
+        spec,
+        global,
+        CommandConfig { loaded: loaded?, file, config_loader, remote, output, command_line },
+    )?;
     if setup.remote.url.is_none() && spec.needs_installation {
-        opened::expect_installation(&setup)?;
+        database::require_installation(&setup)?;
     }
-    let Files { given, made, finish } = command.open_files()?;
-    let given = match leave_root(spec, &setup, given, made.as_deref())? {
-        GoesOn::Here(given) => given,
-        GoesOn::AsUser(child) => return as_user(&setup, *child, finish),
+    let CallerFiles { open: open_files, created, finalizer } = command.open_files()?;
+    let open_files = match drop_root(spec, &setup, open_files, created.as_deref())? {
+        Continuation::InProcess(open_files) => open_files,
+        Continuation::AsUser(child) => return as_user(&setup, *child, finalizer),
     };
-    run(&setup, command, given, finish)
+    run(&setup, command, open_files, finalizer)
 }
 
-/// Where administration is carried out.
-fn remote(spec: &Spec, global: &Global) -> Result<RemoteArgs, Failure> {
+/// The server to administer, if it is not this machine's.
+fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
     let mut remote = global.remote.clone();
     let exported = || std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
-    match spec.location {
-        Location::Own => Ok(RemoteArgs::default()),
-        Location::ThisMachine { what, hint, .. } if remote.url.is_some() => {
-            Err(Failure::new(Kind::Usage, what).hint(hint))
+    match spec.scope {
+        Scope::OwnOption => Ok(RemoteArgs::default()),
+        Scope::ThisMachine { what, hint, .. } if remote.url.is_some() => {
+            Err(Failure::new(ExitStatus::Usage, what).hint(hint))
         }
-        Location::ThisMachine { changes: true, what, hint }
+        Scope::ThisMachine { changes: true, what, hint }
             if global.data_dir.is_none() && exported().is_some() =>
         {
-            let what = format!("{what}, and ESH3AR_URL names a server elsewhere");
-            Err(Failure::new(Kind::Usage, what)
-                .hint(format!("unset ESH3AR_URL to work on this machine; else {hint}")))
+            let what = format!("{what}, but ESH3AR_URL names another server");
+            Err(Failure::new(ExitStatus::Usage, what)
+                .hint(format!("unset ESH3AR_URL to work on this machine, or {hint}")))
         }
-        Location::ThisMachine { .. } => Ok(remote),
-        Location::AdminApi if remote.url.is_some() && global.data_dir.is_some() => {
-            let what = "--url means a server elsewhere, --data-dir a folder of this machine";
-            Err(Failure::new(Kind::Usage, what).hint("give one of them"))
+        Scope::ThisMachine { .. } => Ok(remote),
+        Scope::AdminApi if remote.url.is_some() && global.data_dir.is_some() => {
+            let what = "--url and --data-dir exclude each other";
+            Err(Failure::new(ExitStatus::Usage, what)
+                .hint("--url names a remote server, --data-dir a folder of this machine"))
         }
-        Location::AdminApi => {
+        Scope::AdminApi => {
             if remote.url.is_none() && global.data_dir.is_none() {
                 remote.url = exported();
             }
@@ -78,69 +85,73 @@ fn remote(spec: &Spec, global: &Global) -> Result<RemoteArgs, Failure> {
     }
 }
 
-/// Reads what the configuration is made of, and keeps where that was.
+/// Reads the sources of the configuration, and keeps them for a reload.
 fn read(
-    command: &dyn Run,
+    command: &dyn Runnable,
     spec: &Spec,
-    global: &Global,
+    global: &GlobalArgs,
     remote: &RemoteArgs,
     output: &Output,
-) -> Result<(Again, Sources), Failure> {
-    if spec.configuration == Configuration::Unread {
-        return Ok((Again { file: None, spared: true, flags: Vec::new() }, Sources::default()));
+) -> Result<(ConfigLoader, ConfigSources), Failure> {
+    if spec.configuration == ConfigAccess::Unused {
+        return Ok((
+            ConfigLoader { file: None, may_skip_default: true, overrides: Vec::new() },
+            ConfigSources::default(),
+        ));
     }
-    let mut flags = Vec::new();
+    let mut overrides = Vec::new();
     if let Some(folder) = &global.data_dir {
-        flags.push(("data_dir", absolute(folder)?, "--data-dir"));
+        overrides.push(("data_dir", absolute(folder)?, "--data-dir"));
     }
-    command.flags(&mut flags);
+    command.config_overrides(&mut overrides);
     if global.verbose > 0 {
         let level = if global.verbose == 1 { "debug" } else { "trace" };
-        flags.push(("log.level", level.to_owned(), "-v"));
+        overrides.push(("log.level", level.to_owned(), "-v"));
     }
     let file = command.config_file(global.config.as_deref(), global.data_dir.as_deref(), output)?;
-    let spared = spares_usual_config(spec, global, remote);
-    let again = Again { file, spared, flags };
-    let sources = again.sources()?;
-    let passed_over = again.file.is_none() && sources.file.is_none() && global.data_dir.is_some();
-    if passed_over && std::fs::exists(USUAL_CONFIG).unwrap_or(true) {
-        output.note(&format!("{USUAL_CONFIG} is not readable for you, and passed over"));
+    let may_skip_default = may_skip_default_config(spec, global, remote);
+    let config_loader = ConfigLoader { file, may_skip_default, overrides };
+    let sources = config_loader.read()?;
+    let skipped =
+        config_loader.file.is_none() && sources.file.is_none() && global.data_dir.is_some();
+    if skipped && std::fs::exists(DEFAULT_CONFIG_PATH).unwrap_or(true) {
+        output.note(&format!("{DEFAULT_CONFIG_PATH} is not readable for this user; ignored"));
     }
-    Ok((again, sources))
+    Ok((config_loader, sources))
 }
 
-/// Whether the command goes without the usual file when that is closed to its caller: it works elsewhere, or
-/// on a folder of its own. The service's own user never does: it would serve something else.
-fn spares_usual_config(spec: &Spec, global: &Global, remote: &RemoteArgs) -> bool {
-    let lenient = spec.configuration == Configuration::Lenient;
+/// Whether the command may ignore the default file when the caller cannot read it: it works on another server, or
+/// on a folder of its own. The service's own user may not: it would serve something else.
+fn may_skip_default_config(spec: &Spec, global: &GlobalArgs, remote: &RemoteArgs) -> bool {
+    let lenient = spec.configuration == ConfigAccess::Lenient;
     !privilege::is_service() && (lenient || remote.url.is_some() || global.data_dir.is_some())
 }
 
 fn absolute(path: &Path) -> Result<String, Failure> {
     std::path::absolute(path)
         .map(|path| path.display().to_string())
-        .map_err(|error| Failure::new(Kind::Usage, format!("{}: {error}", path.display())))
+        .map_err(|error| Failure::new(ExitStatus::Usage, format!("{}: {error}", path.display())))
 }
 
-/// What was read.
-struct Read {
-    loaded: Loaded,
+struct CommandConfig {
+    loaded: LoadedConfig,
     file: Option<(String, String)>,
-    again: Again,
+    config_loader: ConfigLoader,
     remote: RemoteArgs,
     output: Output,
+    command_line: fn() -> clap::Command,
 }
 
-/// Begins the log, and chooses the data folder.
-fn set_up(spec: &Spec, global: &Global, read: Read) -> Result<Setup, Failure> {
-    let Read { loaded, file, again, remote, output } = read;
+/// Starts the log, and chooses the data folder.
+fn set_up(spec: &Spec, global: &GlobalArgs, read: CommandConfig) -> Result<Setup, Failure> {
+    let CommandConfig { loaded, file, config_loader, remote, output, command_line } = read;
     let json = match loaded.config.log.format {
         LogFormat::Auto => None,
         LogFormat::Text => Some(false),
         LogFormat::Json => Some(true),
     };
     let level = match spec.log {
-        LogLevel::OffOnScreen if output::takes_screen(output.format()) => "off",
+        LogLevel::OffOnScreen if output::is_full_screen(output.format()) => "off",
         LogLevel::Configured => &loaded.config.log.level,
         LogLevel::Warnings | LogLevel::OffOnScreen if global.verbose > 0 => {
             &loaded.config.log.level
@@ -148,66 +159,75 @@ fn set_up(spec: &Spec, global: &Global, read: Read) -> Result<Setup, Failure> {
         LogLevel::Warnings | LogLevel::OffOnScreen => "warn",
     };
     let level = telemetry::log::init(level, json)
-        .map_err(|error| Failure::new(Kind::Config, error.to_string()))?;
+        .map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))?;
     let data_dir = loaded.config.data.dir.clone().unwrap_or_else(spec.default_data_dir);
     let application_name = format!("esh3ar {}/{}", spec.name, std::process::id());
-    Ok(Setup { loaded, file, data_dir, application_name, output, remote, again, level })
+    Ok(Setup {
+        loaded,
+        file,
+        data_dir,
+        application_name,
+        output,
+        remote,
+        config_loader,
+        level,
+        command_line,
+    })
 }
 
 /// Prepares root's process to continue as the service's user, if the command does.
-fn leave_root(
+fn drop_root(
     spec: &Spec,
     setup: &Setup,
-    given: Given,
-    made: Option<&Path>,
-) -> Result<GoesOn, Failure> {
-    let leaves = match spec.privilege {
+    open_files: OpenFiles,
+    created: Option<&Path>,
+) -> Result<Continuation, Failure> {
+    let drops = match spec.privilege {
         Privilege::Service => true,
         Privilege::Data => setup.loaded.config.database.url.is_none(),
-        Privilege::Inspection => opened::is_there(setup),
+        Privilege::Inspection => database::exists(setup),
         Privilege::Caller => false,
     };
-    if !leaves || setup.remote.url.is_some() {
-        return Ok(GoesOn::Here(given));
+    if !drops || setup.remote.url.is_some() {
+        return Ok(Continuation::InProcess(open_files));
     }
-    if let Some(path) = made {
+    if let Some(path) = created {
         privilege::give_file(path, &setup.data_dir)?;
     }
-    privilege::leave_root(&setup.data_dir, given, setup.again.file.as_deref())
+    privilege::drop_root(&setup.data_dir, open_files, setup.config_loader.file.as_deref())
 }
 
-/// Continues as the service's user; what only root may do in root's folders is done when that has ended.
+/// Continues as the service's user; what only root may do in root's folders is done after that.
 fn as_user(
     setup: &Setup,
     child: std::process::Command,
-    finish: Finish,
+    finalizer: Finalizer,
 ) -> Result<ExitCode, Failure> {
-    let (Finish::Caller(finish) | Finish::Root(finish)) = finish else {
-        return Err(privilege::turn_into(child));
+    let (Finalizer::Caller(finalize) | Finalizer::Root(finalize)) = finalizer else {
+        return Err(privilege::exec_as_user(child));
     };
-    let code = privilege::run_to_end(child)?;
-    finish(setup, code == 0)?;
+    let code = privilege::run_as_user(child)?;
+    finalize(setup, code == 0)?;
     Ok(ExitCode::from(code))
 }
 
-/// Runs it in this process.
 fn run(
     setup: &Setup,
-    command: Box<dyn Run>,
-    given: Given,
-    finish: Finish,
+    command: Box<dyn Runnable>,
+    open_files: OpenFiles,
+    finalizer: Finalizer,
 ) -> Result<ExitCode, Failure> {
     privilege::raise_file_limit();
     crate::client::prepare();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Kind::Failed, format!("no runtime: {error}")))?;
-    let result = runtime.block_on(command.run(setup, given));
-    runtime.shutdown_timeout(END_TIMEOUT);
-    let finished = match finish {
-        Finish::Caller(finish) => finish(setup, result.is_ok()),
-        Finish::Root(_) | Finish::Nobody => Ok(()),
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            Failure::new(ExitStatus::Failed, format!("cannot start the runtime: {error}"))
+        })?;
+    let result = runtime.block_on(command.run(setup, open_files));
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+    let finished = match finalizer {
+        Finalizer::Caller(finalize) => finalize(setup, result.is_ok()),
+        Finalizer::Root(_) | Finalizer::None => Ok(()),
     };
     result.and(finished)?;
     Ok(ExitCode::SUCCESS)

@@ -1,156 +1,110 @@
-//! The command: parses, puts the rooms together, calls a use case, prints. It has no rules.
+//! The command line: parses, wires the rooms together, calls a use case, prints. It has no rules.
 
-mod addresses;
-mod answer;
-pub mod appliance;
-mod audit;
-mod backup;
-mod bench;
-mod chat;
-mod cluster;
-mod configuration;
-mod conversations;
-mod demo;
+pub mod admin;
+mod config_loader;
 mod dispatch;
-mod dlq;
-mod doctor;
-mod drain;
-pub mod exit;
-pub mod import;
-mod init;
-mod listen;
-mod manual;
-mod messages;
-mod migrate;
-mod mobiles;
-mod opened;
-pub mod output;
-mod part;
-mod personal;
-pub mod privilege;
-mod reload;
+mod global_args;
+mod io;
+mod privilege;
+mod process;
 mod remote;
-mod serve;
-mod service;
-mod shown;
-mod sources;
+mod setup;
 mod spec;
-mod tokens;
-mod top;
-mod users;
-mod why;
-mod worker;
-mod written;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{config::Loaded, telemetry};
-use exit::Kind;
-use output::{Format, Output};
-use remote::RemoteArgs;
-use spec::Run;
+use admin::{
+    audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, tokens, top,
+    users,
+};
+use global_args::GlobalArgs;
+use io::{
+    exit::ExitStatus,
+    output::{self, Output},
+};
+use process::{configuration, demo, doctor, init, listen, manual, migrate, reload, serve, worker};
+use spec::Runnable;
 
-/// Self-hosted messaging: from a business to its users' phones, and what became of it.
+/// Self-hosted messaging from businesses to phones, with every delivery tracked
 #[derive(Debug, Parser)]
 #[command(name = "esh3ar", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalArgs,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Args)]
-struct Global {
-    /// Configuration file [default: /etc/esh3ar/esh3ar.toml, if it is there]
-    #[arg(long, global = true, env = "ESH3AR_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder of the embedded parts
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    #[command(flatten)]
-    remote: RemoteArgs,
-    /// How data are printed
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
-    output: Format,
-    /// Print data only
-    #[arg(short, long, global = true)]
-    quiet: bool,
-    /// Log more; twice: everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    verbose: u8,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway: HTTP API and hub; delivers too
+    /// Run the server: HTTP API and hub; it also delivers, unless queue.url is set
     Serve(serve::ServeArgs),
-    /// Run a delivery worker beside gateways (needs queue.url)
+    /// Run a delivery worker (needs queue.url)
     Worker,
-    /// Start an appliance of its own and send a first message through it
+    /// Start a demo server and send a first message through it
     Demo(demo::DemoArgs),
-    /// Write a configuration, make keys and the first administrator's token
+    /// Write a configuration and create the first administrator with a token
     #[command(after_help = init::HELP)]
     Init(init::InitArgs),
-    /// Bring the database's schema up to date
+    /// Apply database migrations
     Migrate(migrate::MigrateArgs),
-    /// Business users
+    /// Manage business users
     #[command(subcommand)]
     User(users::UserCommand),
-    /// Mobile users
+    /// Manage mobile users
     #[command(subcommand)]
     Mobile(mobiles::MobileCommand),
-    /// Tokens of business users and phones
+    /// Manage the tokens of business users and phones
     #[command(subcommand)]
     Token(tokens::TokenCommand),
-    /// Messages
+    /// Send, list, explain and delete messages
     #[command(subcommand)]
     Message(messages::MessageCommand),
-    /// Show what a phone or business user is sent, and acknowledge it
+    /// Print messages as they arrive, and acknowledge them
     Listen(listen::ListenArgs),
-    /// Conversations between business users and phones
+    /// Manage conversations between business users and phones
     #[command(subcommand)]
     Conversation(conversations::ConversationCommand),
-    /// Talk in a conversation from this terminal
+    /// Chat from this terminal
     Chat(chat::ChatArgs),
-    /// Dead letters: what was given up
+    /// Manage dead letters
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
-    /// Whether the books balance; who looked at whose data
+    /// Check that every accepted message is accounted for, or read the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Everything into one file, checked by restoring it; while esh3ar serves, or not
+    /// Back up everything into one file, online, and verify it by a test restore
     Backup(backup::BackupArgs),
-    /// Everything back from the file of a backup
+    /// Restore from a backup file
     Restore(backup::RestoreArgs),
-    /// Take over what the existing system has
+    /// Import messages and users of the existing system
     #[command(subcommand)]
     Import(import::ImportCommand),
-    /// How the installation does, live
+    /// Show a live dashboard
     Top(top::TopArgs),
-    /// Empty this machine's gateway for maintenance, without a storm of reconnects
+    /// Drain a gateway for maintenance: its clients reconnect to other gateways
     Drain(drain::DrainArgs),
-    /// Let what runs on this machine take up its changed configuration
+    /// Reload the configuration of the processes on this machine
     Reload(reload::ReloadArgs),
-    /// Measure what an installation on this machine can do
+    /// Measure throughput and latency
     Bench(bench::BenchArgs),
-    /// The configuration in effect
+    /// Show, check and document the configuration
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
-    /// Check configuration and dependencies, and say what to do about each fault
+    /// Check the configuration, this machine and all dependencies
     #[command(after_help = doctor::HELP)]
     Doctor(doctor::DoctorArgs),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(manual::CompletionsArgs),
-    /// Print the manual page, or write one for each command
+    /// Print the manual page, or write one page per command
     Man(manual::ManArgs),
 }
 
 impl Command {
-    /// What runs: a line for each command.
-    fn runnable(self) -> Box<dyn Run> {
+    /// One line per command.
+    fn runnable(self) -> Box<dyn Runnable> {
         match self {
             Command::Serve(arguments) => Box::new(arguments),
             Command::Worker => Box::new(worker::Worker),
@@ -183,12 +137,12 @@ impl Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    privilege::end_with_root();
+    privilege::die_with_parent();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(Kind::Usage as u8);
+            return ExitCode::from(ExitStatus::Usage as u8);
         }
         // Help, or the version.
         Err(error) => return output::printed(error.print()),
@@ -196,38 +150,20 @@ pub fn run() -> ExitCode {
     let command = command.runnable();
     let spec = command.spec();
     let output = Output::new(spec.format.unwrap_or(global.output), global.quiet);
-    match dispatch::dispatch(&global, command, &spec, output.clone()) {
-        // What was to be printed is what was asked.
+    match dispatch::dispatch(&global, command, &spec, output.clone(), Cli::command) {
+        // A command whose output was lost has failed.
         Ok(_) if !output.is_complete() => output.failure().report(),
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-/// What every command needs.
-pub struct Setup {
-    loaded: Loaded,
-    /// The configuration file's name and text.
-    file: Option<(String, String)>,
-    data_dir: PathBuf,
-    /// What connections to the database are called by.
-    application_name: String,
-    output: Output,
-    /// Where administration is carried out, if elsewhere.
-    remote: RemoteArgs,
-    again: service::Again,
-    level: telemetry::log::Level,
-}
-
-/// The command's own description, for completions, the manual and a test.
-fn description() -> clap::Command {
-    Cli::command()
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     #[test]
     fn the_command_line_is_well_formed() {
-        super::description().debug_assert();
+        super::Cli::command().debug_assert();
     }
 }

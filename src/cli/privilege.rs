@@ -1,4 +1,4 @@
-//! Not being root: what root starts goes on as the appliance's own user before it does anything.
+//! Drops root's privileges: a process started by root continues as the service's user before it does anything.
 
 use std::{
     env,
@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown},
+            fs::{MetadataExt as _, PermissionsExt as _, chown, fchown},
             process::CommandExt as _,
         },
     },
@@ -23,91 +23,84 @@ use nix::{
     unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid, getuid},
 };
 
-use super::exit::{Failure, Kind};
+use crate::cli::io::{
+    exit::{ExitStatus, Failure},
+    private_file,
+};
 
-/// Who to be instead of root: the first of these that there is.
-const USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
-/// Says to the command that goes on as another user that its output is the file it was to open.
-const OUTPUT_IS_FILE: &str = "ESH3AR_OUTPUT_IS_FILE";
+/// The user to become instead of root: the first of these that exists.
+const SERVICE_USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
+/// Tells the command that continues as another user that its standard output is the file that it was to open.
+const OUTPUT_IS_FILE_VAR: &str = "ESH3AR_OUTPUT_IS_FILE";
 
-/// Who started a command that goes on as another user.
-const OPERATOR: &str = "ESH3AR_OPERATOR";
+/// Who started a command that continues as another user.
+const OPERATOR_VAR: &str = "ESH3AR_OPERATOR";
 
 /// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
-/// audit log, and worth as much as the word of somebody who can open the database.
-pub fn operator() -> String {
+/// audit log; a user who can open the database could forge it.
+pub(crate) fn operator() -> String {
     let given = |name: &str| env::var(name).ok().filter(|name| !name.is_empty());
     let own = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
-    given(OPERATOR)
+    given(OPERATOR_VAR)
         .or_else(|| given("SUDO_USER"))
         .or_else(own)
         .unwrap_or_else(|| format!("uid {}", getuid()))
 }
 
-/// Whether this process is the appliance's: its own user, or what root goes on as.
-pub fn is_service() -> bool {
-    env::var_os(OPERATOR).is_some() || user_name() == USERS[0]
+/// Whether this process runs as the service's user, or continues a process of root's.
+pub(crate) fn is_service() -> bool {
+    env::var_os(OPERATOR_VAR).is_some() || user_name() == SERVICE_USERS[0]
 }
 
-/// Who this process is.
-pub fn user_name() -> String {
+pub(crate) fn user_name() -> String {
     let user = User::from_uid(geteuid()).ok().flatten();
     user.map_or_else(|| format!("uid {}", geteuid()), |user| user.name)
 }
 
-/// The group of this process.
-pub fn group_name() -> String {
+pub(crate) fn group_name() -> String {
     let group = Group::from_gid(getegid()).ok().flatten();
     group.map_or_else(|| getegid().to_string(), |group| group.name)
 }
 
-/// Says to the same which configuration file it has just been given.
-const CARRIED: &str = "ESH3AR_CARRIED_CONFIG";
+/// Tells it which configuration file root chose.
+const CONFIG_PATH_VAR: &str = "ESH3AR_CARRIED_CONFIG";
 
 /// The configuration file that root chose or wrote before it became this user.
-pub fn carried() -> Option<PathBuf> {
-    env::var_os(CARRIED).map(PathBuf::from)
+pub(crate) fn inherited_config() -> Option<PathBuf> {
+    env::var_os(CONFIG_PATH_VAR).map(PathBuf::from)
 }
 
 /// Whether the file that this command is to write was opened by root, as its standard output.
-pub fn output_is_file() -> bool {
-    env::var_os(OUTPUT_IS_FILE).is_some()
+pub(crate) fn output_is_file() -> bool {
+    env::var_os(OUTPUT_IS_FILE_VAR).is_some()
 }
 
-/// Says the same of its standard input.
-const INPUT_IS_FILE: &str = "ESH3AR_INPUT_IS_FILE";
+/// Tells it the same of its standard input.
+const INPUT_IS_FILE_VAR: &str = "ESH3AR_INPUT_IS_FILE";
 
-/// Files that were opened by whoever called the command.
+/// Files that the caller opened, before root's privileges were dropped.
 #[derive(Default)]
-pub struct Given {
-    /// To be written.
-    pub out: Option<File>,
-    /// To be read.
-    pub input: Option<File>,
+pub(crate) struct OpenFiles {
+    pub(crate) out: Option<File>,
+    pub(crate) input: Option<File>,
 }
 
 /// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
 /// input.
-pub fn input_is_file() -> bool {
-    env::var_os(INPUT_IS_FILE).is_some()
+pub(crate) fn input_is_file() -> bool {
+    env::var_os(INPUT_IS_FILE_VAR).is_some()
 }
 
-/// Opens a file that the command reads; none if that was done before the process became another user.
-///
-/// # Errors
-/// [`Kind::NotFound`] or that it cannot be read.
-pub fn open_input(path: &Path) -> Result<Option<File>, Failure> {
+/// Opens a file that the command reads; `None` if root opened it as standard input.
+pub(crate) fn open_input(path: &Path) -> Result<Option<File>, Failure> {
     if input_is_file() {
         return Ok(None);
     }
     File::open(path).map(Some).map_err(|error| unreadable(path, &error))
 }
 
-/// The file that the command reads: the one that is open, or standard input.
-///
-/// # Errors
-/// It cannot be used.
-pub fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
+/// The open file, or standard input.
+pub(crate) fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
     match opened {
         Some(file) => Ok(file),
         None => std::io::stdin()
@@ -120,52 +113,27 @@ pub fn input(opened: Option<File>, path: &Path) -> Result<File, Failure> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => Kind::NotFound,
-        _ => Kind::Failed,
+        std::io::ErrorKind::NotFound => ExitStatus::NotFound,
+        _ => ExitStatus::Failed,
     };
     Failure::new(kind, format!("{} cannot be read: {error}", path.display()))
 }
 
-/// Opens a file for what an administrator writes out of people's messages: readable for nobody else, also
-/// when it was there before. What is no file, such as a terminal, stays as it is.
-///
-/// # Errors
-/// It cannot be made or closed to others; then nothing was written into it.
-pub fn private_file(path: &Path) -> std::io::Result<File> {
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
-    Ok(file)
-}
-
-/// Makes a file that must not be there yet, readable for nobody else: nothing is overwritten, and no link
-/// that somebody put there is followed.
-///
-/// # Errors
-/// There is something of that name, or it cannot be made.
-pub fn new_file(path: &Path) -> std::io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// When root: makes a file and gives it to the user that the command goes on as.
-///
-/// # Errors
-/// As [`new_file`].
-pub fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
+/// When root: creates a file for the user that the command continues as.
+pub(crate) fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     if !geteuid().is_root() {
         return Ok(());
     }
     let user = user_of(data_dir)?;
-    new_file(path)
+    private_file::create_new(path)
         .and_then(|file| fchown(file, Some(user.uid.as_raw()), Some(user.gid.as_raw())))
         .map_err(|error| {
-            Failure::new(Kind::Failed, format!("{} cannot be made: {error}", path.display()))
+            Failure::new(ExitStatus::Failed, format!("cannot create {}: {error}", path.display()))
         })
 }
 
-/// Where the data are when nobody says.
-pub fn default_data_dir() -> PathBuf {
+/// The data folder, unless an option or the configuration names another.
+pub(crate) fn default_data_dir() -> PathBuf {
     let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(list) = given("STATE_DIRECTORY") {
         // systemd separates several by colons.
@@ -182,110 +150,105 @@ pub fn default_data_dir() -> PathBuf {
         .join("esh3ar")
 }
 
-/// What a process of root's goes on as.
-pub enum GoesOn {
-    /// Itself: it is not root.
-    Here(Given),
-    /// The same command as the appliance's user, ready to be run.
+/// How a process of root's continues.
+pub(crate) enum Continuation {
+    /// In this process: it is not root.
+    InProcess(OpenFiles),
+    /// As the same command of the service's user.
     AsUser(Box<Command>),
 }
 
-/// When root: makes the data folder, gives it to the appliance's user and prepares this same command as
+/// When root: creates the data folder, gives it to the service's user and prepares this same command as
 /// that user, with its output and input going to the files if there are any: what root opened is not the
-/// user's to open. `config` is where the configuration was found.
-///
-/// # Errors
-/// There is no user to become, or the folder cannot be its.
-pub fn leave_root(data_dir: &Path, given: Given, config: Option<&Path>) -> Result<GoesOn, Failure> {
+/// user's to open. `config` is the configuration file.
+pub(crate) fn drop_root(
+    data_dir: &Path,
+    given: OpenFiles,
+    config: Option<&Path>,
+) -> Result<Continuation, Failure> {
     if !geteuid().is_root() {
-        return Ok(GoesOn::Here(given));
+        return Ok(Continuation::InProcess(given));
     }
     let user = user_of(data_dir)?;
     give_folder(data_dir, &user)?;
     let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
-    // Through /proc, because the binary's own folder may be closed to the user.
+    // Through /proc: the binary's own folder may be closed to the user.
     let mut command = Command::new("/proc/self/exe");
     if let Some(out) = given.out {
-        command.stdout(out).env(OUTPUT_IS_FILE, "1");
+        command.stdout(out).env(OUTPUT_IS_FILE_VAR, "1");
     }
     if let Some(input) = given.input {
-        command.stdin(input).env(INPUT_IS_FILE, "1");
+        command.stdin(input).env(INPUT_IS_FILE_VAR, "1");
     }
     if let Some(config) = config {
-        command.env(CARRIED, config);
+        command.env(CONFIG_PATH_VAR, config);
     }
     command
         .arg0(name)
         .args(arguments)
         .env("ESH3AR__DATA_DIR", &data_dir)
-        .env(OPERATOR, operator())
+        .env(OPERATOR_VAR, operator())
         .env("HOME", &data_dir)
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw());
-    Ok(GoesOn::AsUser(Box::new(command)))
+    Ok(Continuation::AsUser(Box::new(command)))
 }
 
-/// Becomes the other user's command. Returns only when that is not possible.
-pub fn turn_into(mut command: Command) -> Failure {
+/// Replaces this process by the other user's command. Returns only on failure.
+pub(crate) fn exec_as_user(mut command: Command) -> Failure {
     let error = command.exec();
-    Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
+    Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
 }
 
-/// Says to the other user's command that root waits for its end.
-const WAITED_FOR: &str = "ESH3AR_WAITED_FOR";
+/// Tells the other user's command that this process of root's waits for it.
+const PARENT_PID_VAR: &str = "ESH3AR_WAITED_FOR";
 
-/// When root waits for this command: ends with root's, whatever ended that. A signal reaches only the
-/// process that was started, and what it asked for must not go on behind it.
-pub fn end_with_root() {
-    if let Some(root) = env::var(WAITED_FOR).ok().and_then(|pid| pid.parse().ok()) {
-        // Neither can fail with a signal that there is.
+/// When root waits for this command: ends when root's process does. A signal reaches only the
+/// process that was started, and its work must not continue without it.
+pub(crate) fn die_with_parent() {
+    if let Some(root) = env::var(PARENT_PID_VAR).ok().and_then(|pid| pid.parse().ok()) {
+        // Neither fails with a valid signal.
         let _ = set_pdeathsig(Signal::SIGTERM);
-        // It may have ended before it was asked for.
+        // The parent may have ended before that call.
         if getppid() != Pid::from_raw(root) {
             let _ = raise(Signal::SIGTERM);
         }
     }
 }
 
-/// Runs the other user's command to its end, and gives its exit status: there is something left for root
+/// Runs the other user's command to its end, and returns its exit status: root has something left
 /// to do.
-///
-/// # Errors
-/// It cannot be run.
-pub fn run_to_end(mut command: Command) -> Result<u8, Failure> {
-    command.env(WAITED_FOR, std::process::id().to_string());
+pub(crate) fn run_as_user(mut command: Command) -> Result<u8, Failure> {
+    command.env(PARENT_PID_VAR, std::process::id().to_string());
     let status = command.status().map_err(|error| {
-        Failure::new(Kind::Failed, format!("cannot go on as another user: {error}"))
+        Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
     })?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(Kind::Failed as u8))
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(ExitStatus::Failed as u8))
 }
 
-/// Who runs the appliance of a folder when root starts it.
-///
-/// # Errors
-/// There is no user to become.
-pub fn user_of(data_dir: &Path) -> Result<User, Failure> {
-    // A folder that has an owner stays its owner's: commands of root then fit the service.
+/// The user to become for a data folder.
+pub(crate) fn user_of(data_dir: &Path) -> Result<User, Failure> {
+    // The owner of an existing folder, so that root's commands run as the service does.
     let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let user = match owner {
         Some(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
-        None => USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
+        None => SERVICE_USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
     };
     user.ok_or_else(|| {
-        Failure::new(Kind::Config, "there is no user to run as instead of root")
-            .hint("make one: adduser --system --group esh3ar")
+        Failure::new(ExitStatus::Config, "no user to run as instead of root")
+            .hint("create one: adduser --system --group esh3ar")
     })
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Kind::Config, format!("{}: {error}", path.display()))
+    Failure::new(ExitStatus::Config, format!("{}: {error}", path.display()))
         .hint("choose another --data-dir")
 }
 
 fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
-    // Before anything is made: what cannot work should leave nothing behind.
+    // Before anything is created: a failure should leave nothing behind.
     let wanted = std::path::absolute(data_dir).map_err(|error| unusable(data_dir, &error))?;
     if let Some(place) = wanted.ancestors().skip(1).find(|folder| folder.is_dir()) {
         let place = place.canonicalize().map_err(|error| unusable(place, &error))?;
@@ -296,7 +259,7 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
     fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
     let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
     for made in path.ancestors().skip(1) {
-        // Folders made just now are as closed as root's umask says.
+        // Folders that were just created follow root's umask.
         open_for_search(made, user)?;
     }
     let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
@@ -304,8 +267,8 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
         let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
         if !empty {
             let what = format!("{} belongs to root and is not empty", path.display());
-            let hint = "choose a --data-dir of esh3ar's own";
-            return Err(Failure::new(Kind::Config, what).hint(hint));
+            let hint = "choose a --data-dir that only esh3ar uses";
+            return Err(Failure::new(ExitStatus::Config, what).hint(hint));
         }
         chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
@@ -314,8 +277,8 @@ fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Postgres has to be able to pass through every folder above its own. Root's temporary folders are
-/// closed by default; opening one for passing through shows nothing of what is in it.
+/// Postgres needs search permission on every parent folder. Root's temporary folders are
+/// closed by default; search permission does not reveal their contents.
 fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
     let metadata = fs::metadata(folder).map_err(|error| unusable(folder, &error))?;
     let mode = metadata.permissions().mode();
@@ -327,23 +290,22 @@ fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
     }
     let home = User::from_uid(Uid::from_raw(0)).ok().flatten().map(|root| root.dir);
     if metadata.uid() != 0 || home.is_some_and(|home| home == folder) {
-        let what = format!("user {} cannot pass through {}", user.name, folder.display());
-        return Err(Failure::new(Kind::Config, what)
+        let what = format!("user {} cannot access {}", user.name, folder.display());
+        return Err(Failure::new(ExitStatus::Config, what)
             .hint("choose a --data-dir elsewhere, such as /var/lib/esh3ar"));
     }
-    tracing::warn!(folder = %folder.display(), "opening a folder for passing through (o+x)");
+    tracing::warn!(folder = %folder.display(), "adding search permission (o+x) to a folder");
     fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o001))
         .map_err(|error| unusable(folder, &error))
 }
 
-/// The name of this machine.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// Lets this process have as many files as it may; returns how many that is.
-pub fn raise_file_limit() -> u64 {
+/// Raises the limit of open files to the hard limit, and returns it.
+pub(crate) fn raise_file_limit() -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
         return hard;

@@ -1,4 +1,4 @@
-//! What a command needs before it runs, as data that its module gives and `dispatch` follows.
+//! What a command needs before it runs: data of its module that `dispatch` follows.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,43 +6,44 @@ use std::{
 };
 
 use super::{
-    Setup,
-    exit::Failure,
-    output::{Format, Output},
-    privilege::{self, Given, output_is_file},
-    written::Written,
+    config_loader::ConfigOverride,
+    io::{
+        atomic_file::AtomicFile,
+        exit::Failure,
+        output::{Format, Output},
+    },
+    privilege::{self, OpenFiles, output_is_file},
+    setup::Setup,
 };
-use crate::config::{ConfigErrors, Loaded};
+use crate::config::{ConfigErrors, LoadedConfig};
 
-/// What a command needs before it runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {
-    /// What its process and its connections to the database are called.
+    /// In the name of its connections to the database.
     pub(super) name: &'static str,
-    /// What an address of a server elsewhere means to it.
-    pub(super) location: Location,
-    /// Whether it works on an installation that is there. For the others the private database is made where
-    /// there is none.
+    pub(super) scope: Scope,
+    /// Whether it fails without an installation. The other commands create the embedded database if there
+    /// is none.
     pub(super) needs_installation: bool,
     pub(super) privilege: Privilege,
-    pub(super) configuration: Configuration,
+    pub(super) configuration: ConfigAccess,
     pub(super) log: LogLevel,
-    /// The data folder where the configuration names none.
+    /// The data folder if the configuration names none.
     pub(super) default_data_dir: fn() -> PathBuf,
-    /// How data are printed, whatever `--output` says.
+    /// Overrides `--output`.
     pub(super) format: Option<Format>,
 }
 
 /// What `--url` means to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Location {
-    /// The server whose admin API it uses, instead of the installation of this machine.
+pub(super) enum Scope {
+    /// The server whose admin API it uses instead of this machine's installation.
     AdminApi,
-    /// Nothing: it has an option of its own for the address, or needs none.
-    Own,
-    /// A mistake that must not pass unnoticed: it works on this machine only.
+    /// Nothing: it has its own option for an address, or needs none.
+    OwnOption,
+    /// An error: it works on this machine only.
     ThisMachine {
-        /// Whether it changes this machine. Then an exported address is a mistake too: the user who has set it
+        /// Whether it changes this machine. Then `ESH3AR_URL` is an error too: the user who has set it
         /// means that server.
         changes: bool,
         what: &'static str,
@@ -51,27 +52,27 @@ pub(super) enum Location {
     },
 }
 
-impl Location {
-    /// A command of this machine that changes nothing that another one has.
-    pub(super) const HERE: Location = Location::here(false);
+impl Scope {
+    /// A command that reads from this machine.
+    pub(super) const THIS_MACHINE_READS: Scope = Scope::this_machine(false);
     /// A command that changes this machine.
-    pub(super) const HERE_CHANGES: Location = Location::here(true);
+    pub(super) const THIS_MACHINE_WRITES: Scope = Scope::this_machine(true);
 
-    const fn here(changes: bool) -> Location {
-        let what = "this command works on its own machine only";
-        Location::ThisMachine { changes, what, hint: "run it on the server, without --url" }
+    const fn this_machine(changes: bool) -> Scope {
+        let what = "this command works only on the machine that it runs on";
+        Scope::ThisMachine { changes, what, hint: "run it on the server, without --url" }
     }
 }
 
-/// What root's process does about being root.
+/// Whether root's process drops its privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Privilege {
-    /// It continues as the service's user, whatever it works on.
+    /// It continues as the service's user.
     Service,
-    /// It continues as the service's user where the database is the private one of the data folder.
+    /// It continues as the service's user if the database is the embedded one.
     Data,
-    /// It continues as the service's user where there is an installation: what that user cannot read is a fault
-    /// that root would not see.
+    /// It continues as the service's user if there is an installation: a file that this user cannot read is an
+    /// error that root would not notice.
     Inspection,
     /// It stays root.
     Caller,
@@ -79,91 +80,79 @@ pub(super) enum Privilege {
 
 /// How a command reads the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Configuration {
-    /// Not at all: only defaults are in effect.
-    Unread,
-    Read,
-    /// The file in its default place may be closed to the user: the command needs nothing of this machine, or
+pub(super) enum ConfigAccess {
+    /// Not at all: the defaults apply.
+    Unused,
+    Required,
+    /// The default file may be unreadable: the command needs nothing of this machine, or
     /// has a folder of its own.
     Lenient,
 }
 
-impl Configuration {
-    /// Lenient, or not.
-    pub(super) fn lenient_if(lenient: bool) -> Configuration {
-        if lenient { Configuration::Lenient } else { Configuration::Read }
+impl ConfigAccess {
+    pub(super) fn lenient_if(lenient: bool) -> ConfigAccess {
+        if lenient { ConfigAccess::Lenient } else { ConfigAccess::Required }
     }
 }
 
-/// What is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LogLevel {
-    /// What the configuration says: a process that serves.
+    /// As configured, for processes that serve.
     Configured,
-    /// Warnings, unless `-v` asks for more: commands print what they have to say.
+    /// Warnings, unless `-v` asks for more: commands print their results.
     Warnings,
-    /// Nothing where the command takes the whole terminal, where it shows faults itself; else as the one above.
+    /// Nothing while the command draws on the whole terminal, where it shows errors itself; else as above.
     OffOnScreen,
 }
 
-/// The name of most commands.
-const COMMAND: &str = "command";
-/// The names of commands that only look, and that a more important one may end.
-pub(super) const TOP: &str = "top";
-pub(super) const READ: &str = "read";
-/// What the names of connections begin with that may be ended, because nothing is lost with them.
-pub(super) const READERS: [&str; 2] = ["esh3ar top/", "esh3ar read/"];
+const DEFAULT_NAME: &str = "command";
+/// The names of reading commands, whose connections `restore` may terminate.
+pub(super) const TOP_NAME: &str = "top";
+pub(super) const READER_NAME: &str = "read";
+/// Prefixes of the names of connections that may be terminated, because nothing is lost.
+pub(super) const TERMINABLE_NAMES: [&str; 2] = ["esh3ar top/", "esh3ar read/"];
 
 impl Spec {
-    /// A command of this machine that uses its data, or begins an installation.
+    /// A command that uses this machine's data, or creates an installation.
     pub(super) const LOCAL: Spec = Spec {
-        name: COMMAND,
-        location: Location::HERE,
+        name: DEFAULT_NAME,
+        scope: Scope::THIS_MACHINE_READS,
         needs_installation: false,
         privilege: Privilege::Data,
-        configuration: Configuration::Read,
+        configuration: ConfigAccess::Required,
         log: LogLevel::Warnings,
         default_data_dir: privilege::default_data_dir,
         format: None,
     };
 
-    /// A command of administrators: over the admin API of an installation, in this process or elsewhere.
+    /// A command that uses the admin API, in this process or on another server.
     pub(super) const ADMIN: Spec =
-        Spec { location: Location::AdminApi, needs_installation: true, ..Spec::LOCAL };
+        Spec { scope: Scope::AdminApi, needs_installation: true, ..Spec::LOCAL };
 
-    /// The same of one that only reads.
-    pub(super) const ADMIN_READ: Spec = Spec { name: READ, ..Spec::ADMIN };
+    /// The same, for one that only reads.
+    pub(super) const ADMIN_READ: Spec = Spec { name: READER_NAME, ..Spec::ADMIN };
 
-    /// A command that only prints what is in the binary.
+    /// A command that only prints data of the binary.
     pub(super) const PRINTS: Spec = Spec {
-        location: Location::Own,
+        scope: Scope::OwnOption,
         privilege: Privilege::Caller,
-        configuration: Configuration::Unread,
+        configuration: ConfigAccess::Unused,
         ..Spec::LOCAL
     };
 }
 
-/// A key of the configuration, its value, and the option that sets it.
-pub(super) type Flag = (&'static str, String, &'static str);
+pub(super) type CommandFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
-/// A command that runs.
-pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
-
-/// A command.
-pub(super) trait Run {
-    /// What it needs before it runs.
+pub(super) trait Runnable {
     fn spec(&self) -> Spec;
 
-    /// Runs it; `files` are those of [`Run::open_files`].
-    fn run(self: Box<Self>, setup: &Setup, files: Given) -> Running<'_>;
+    /// Runs it; `files` are those of [`Runnable::open_files`].
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_>;
 
-    /// Adds the keys of the configuration that its options set.
-    fn flags(&self, _flags: &mut Vec<Flag>) {}
+    /// Adds the configuration keys that its options set.
+    fn config_overrides(&self, _overrides: &mut Vec<ConfigOverride>) {}
 
-    /// The configuration file, of what `--config` and `--data-dir` say.
-    ///
-    /// # Errors
-    /// It cannot be written, by the command that writes it.
+    /// The configuration file, from `--config` and `--data-dir`.
     fn config_file(
         &self,
         config: Option<&Path>,
@@ -173,61 +162,55 @@ pub(super) trait Run {
         Ok(config.map(Path::to_owned))
     }
 
-    /// How it ends by what became of the configuration, if it does.
-    fn judge(
+    /// Ends the command after the configuration was read, if it returns a result.
+    fn check_config(
         &self,
         _output: &Output,
-        _loaded: Result<&Loaded, &ConfigErrors>,
+        _loaded: Result<&LoadedConfig, &ConfigErrors>,
     ) -> Option<Result<(), Failure>> {
         None
     }
 
-    /// Opens the files that are the caller's to open, before root's process becomes another user.
-    ///
-    /// # Errors
-    /// They cannot be used.
-    fn open_files(&self) -> Result<Files, Failure> {
-        Ok(Files::default())
+    /// Opens the caller's files, before root's process becomes another user.
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        Ok(CallerFiles::default())
     }
 }
 
-/// The files that a command's caller opens.
+/// The files of a command, opened by its caller.
 #[derive(Default)]
-pub(super) struct Files {
-    pub(super) given: Given,
-    /// A file that the service's user has to be able to write, made for it by root.
-    pub(super) made: Option<PathBuf>,
-    pub(super) finish: Finish,
+pub(super) struct CallerFiles {
+    pub(super) open: OpenFiles,
+    /// A file that root creates for the service's user.
+    pub(super) created: Option<PathBuf>,
+    pub(super) finalizer: Finalizer,
 }
 
-/// What is left to do when it is known whether the command did all that was asked.
-pub(super) type Finishing = Box<dyn FnOnce(&Setup, bool) -> Result<(), Failure>>;
+/// Finishes or discards the files; its argument is whether the command succeeded.
+pub(super) type FinalizeFn = Box<dyn FnOnce(&Setup, bool) -> Result<(), Failure>>;
 
-/// Who does that.
+/// Which process calls it.
 #[derive(Default)]
-pub(super) enum Finish {
+pub(super) enum Finalizer {
     #[default]
-    Nobody,
+    None,
     /// The process that opened the files.
-    Caller(Finishing),
-    /// The same, but only root's process after that of the service's user.
-    Root(Finishing),
+    Caller(FinalizeFn),
+    /// Only root's process, after that of the service's user.
+    Root(FinalizeFn),
 }
 
-impl Files {
-    /// The file of an export, if it does not go to standard output.
-    ///
-    /// # Errors
-    /// It cannot be made.
-    pub(super) fn export(out: Option<&Path>) -> Result<Files, Failure> {
+impl CallerFiles {
+    /// The file of an export, unless that goes to standard output.
+    pub(super) fn export(out: Option<&Path>) -> Result<CallerFiles, Failure> {
         let Some(path) = out.filter(|path| *path != Path::new("-") && !output_is_file()) else {
-            return Ok(Files::default());
+            return Ok(CallerFiles::default());
         };
-        let (written, file) = Written::open(path)?;
-        Ok(Files {
-            given: Given { out: Some(file), input: None },
-            finish: Finish::Caller(Box::new(|_, whole| written.end(whole))),
-            ..Files::default()
+        let (atomic, file) = AtomicFile::open(path)?;
+        Ok(CallerFiles {
+            open: OpenFiles { out: Some(file), input: None },
+            finalizer: Finalizer::Caller(Box::new(|_, is_complete| atomic.finish(is_complete))),
+            ..CallerFiles::default()
         })
     }
 }
@@ -290,7 +273,7 @@ mod tests {
     fn commands_that_only_read_have_names_of_connections_that_may_be_ended() {
         let ended = |line: &str| {
             let name = format!("esh3ar {}/1", spec(line).name);
-            READERS.iter().any(|reader| name.starts_with(reader))
+            TERMINABLE_NAMES.iter().any(|reader| name.starts_with(reader))
         };
         for line in [
             "top",
@@ -344,10 +327,10 @@ mod tests {
             assert_eq!(of(line), Privilege::Data, "{line}");
         }
         for line in ["user list", "import users x.csv", "drain", "top", "dlq list"] {
-            assert_eq!(spec(line).location, Location::AdminApi, "{line}");
+            assert_eq!(spec(line).scope, Scope::AdminApi, "{line}");
         }
         for line in ["listen --token x", "chat --with x", "bench", "config doc"] {
-            assert_eq!(spec(line).location, Location::Own, "{line}");
+            assert_eq!(spec(line).scope, Scope::OwnOption, "{line}");
         }
         for (line, does) in [
             ("backup x", true),
@@ -360,17 +343,17 @@ mod tests {
             ("doctor", false),
             ("config check", false),
         ] {
-            let there = spec(line).location;
+            let there = spec(line).scope;
             assert!(
-                matches!(there, Location::ThisMachine { changes, .. } if changes == does),
+                matches!(there, Scope::ThisMachine { changes, .. } if changes == does),
                 "{line}"
             );
         }
         for line in ["listen --token x --url y", "chat --with x --url y", "bench", "demo"] {
-            assert_eq!(spec(line).configuration, Configuration::Lenient, "{line}");
+            assert_eq!(spec(line).configuration, ConfigAccess::Lenient, "{line}");
         }
         for line in ["listen --token x", "chat --with x", "chat --with x --as y --url z", "serve"] {
-            assert_eq!(spec(line).configuration, Configuration::Read, "{line}");
+            assert_eq!(spec(line).configuration, ConfigAccess::Required, "{line}");
         }
     }
 }

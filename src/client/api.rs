@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Error;
 
-/// A caller with a token.
+/// A client of the HTTP API with a token.
 #[derive(Clone)]
 pub struct ApiClient {
     http: reqwest::Client,
@@ -14,17 +14,17 @@ pub struct ApiClient {
     token: String,
 }
 
-/// An answer of success.
+/// A response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body, null when there is none.
     pub body: Value,
 }
 
-/// A server ends connections that are idle for ten seconds, perhaps while a request is on its way.
-const IDLE: Duration = Duration::from_secs(5);
+/// Below the ten seconds after which the server closes an idle connection, perhaps during a request.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ApiClient {
     /// A client of the server at `base`, such as `http://127.0.0.1:5000`.
@@ -34,35 +34,35 @@ impl ApiClient {
     pub fn new(base: &str, token: &str) -> Result<ApiClient, Error> {
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(30))
-            .pool_idle_timeout(IDLE)
-            // Reading the system's certificates takes longer than most requests.
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            // Loading the system's certificates takes longer than most requests.
             .tls_built_in_root_certs(!base.starts_with("http://"))
             .build()
             .map_err(|error| Error::Connection(error.to_string()))?;
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
-    /// The same, trusting the certificates of a PEM file beside the system's, and following nobody
-    /// elsewhere: the token is for this server.
+    /// The same, also trusting the certificates of a PEM file, and following no redirects:
+    /// the token is for this server.
     ///
     /// # Errors
     /// The certificates cannot be read, or the HTTP client cannot be made.
-    pub fn trusting(base: &str, token: &str, roots: Option<&[u8]>) -> Result<ApiClient, Error> {
+    pub fn with_ca(base: &str, token: &str, roots: Option<&[u8]>) -> Result<ApiClient, Error> {
         let mut builder = reqwest::Client::builder()
             .timeout(Duration::from_secs(60))
             .connect_timeout(Duration::from_secs(10))
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
         for root in roots
             .map(reqwest::Certificate::from_pem_bundle)
             .transpose()
-            .map_err(unreached)?
+            .map_err(connection_error)?
             .into_iter()
             .flatten()
         {
             builder = builder.add_root_certificate(root);
         }
-        let http = builder.build().map_err(unreached)?;
+        let http = builder.build().map_err(connection_error)?;
         Ok(ApiClient { http, base: base.trim_end_matches('/').to_owned(), token: token.to_owned() })
     }
 
@@ -76,7 +76,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn get(&self, path: &str) -> Result<Answer, Error> {
+    pub async fn get(&self, path: &str) -> Result<ApiResponse, Error> {
         self.answer(self.http.get(format!("{}{path}", self.base))).await
     }
 
@@ -84,58 +84,59 @@ impl ApiClient {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer, Error> {
+    pub async fn post(&self, path: &str, body: &Value) -> Result<ApiResponse, Error> {
         self.answer(self.http.post(format!("{}{path}", self.base)).json(body)).await
     }
 
-    /// Any request, with the answer to it whether it is one of success or not. `reason` is why it is
-    /// made, for the audit log.
+    /// Any request; error responses are returned, too. `reason` is for
+    /// the audit log.
     ///
     /// # Errors
     /// [`Error::Connection`].
-    pub async fn ask(
+    pub async fn request(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
         reason: Option<&str>,
-    ) -> Result<Answer, Error> {
-        let request = self.request(method, path, body, reason)?;
-        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
+    ) -> Result<ApiResponse, Error> {
+        let request = self.builder(method, path, body, reason)?;
+        let response = request.bearer_auth(&self.token).send().await.map_err(connection_error)?;
         let status = response.status().as_u16();
-        let text = response.text().await.map_err(unreached)?;
-        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or_default() })
+        let text = response.text().await.map_err(connection_error)?;
+        Ok(ApiResponse { status, body: serde_json::from_str(&text).unwrap_or_default() })
     }
 
-    /// Any request whose answer may come in pieces and take long: only a silence of `silence` ends it. An
-    /// answer that is none of success comes whole.
+    /// Any request whose response is streamed: only a pause of `idle_timeout` ends it. An
+    /// error response is read to its end.
     ///
     /// # Errors
     /// [`Error::Connection`].
-    pub async fn ask_long(
+    pub async fn request_streamed(
         &self,
         method: &str,
         path: &str,
         body: Option<&Value>,
         reason: Option<&str>,
-        silence: Duration,
-    ) -> Result<LongAnswer, Error> {
-        let request = self.request(method, path, body, reason)?;
-        let request = request.timeout(LONGEST).bearer_auth(&self.token).send();
-        let response = tokio::time::timeout(silence, request).await.map_err(|_| Error::TimedOut)?;
-        let response = response.map_err(unreached)?;
+        idle_timeout: Duration,
+    ) -> Result<StreamedResponse, Error> {
+        let request = self.builder(method, path, body, reason)?;
+        let request = request.timeout(TOTAL_TIMEOUT).bearer_auth(&self.token).send();
+        let response =
+            tokio::time::timeout(idle_timeout, request).await.map_err(|_| Error::TimedOut)?;
+        let response = response.map_err(connection_error)?;
         let status = response.status().as_u16();
         if response.status().is_success() {
-            return Ok(LongAnswer::Pieces(Pieces { response, silence }));
+            return Ok(StreamedResponse::Chunks(BodyChunks { response, idle_timeout }));
         }
-        let text = response.text().await.map_err(unreached)?;
-        Ok(LongAnswer::Whole(Answer {
+        let text = response.text().await.map_err(connection_error)?;
+        Ok(StreamedResponse::Complete(ApiResponse {
             status,
             body: serde_json::from_str(&text).unwrap_or_default(),
         }))
     }
 
-    fn request(
+    fn builder(
         &self,
         method: &str,
         path: &str,
@@ -154,49 +155,49 @@ impl ApiClient {
         Ok(request)
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Answer, Error> {
-        let response = request.bearer_auth(&self.token).send().await.map_err(unreached)?;
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<ApiResponse, Error> {
+        let response = request.bearer_auth(&self.token).send().await.map_err(connection_error)?;
         let status = response.status();
-        let text = response.text().await.map_err(unreached)?;
+        let text = response.text().await.map_err(connection_error)?;
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
         if status.is_success() {
-            return Ok(Answer { status: status.as_u16(), body });
+            return Ok(ApiResponse { status: status.as_u16(), body });
         }
         let detail = body["detail"].as_str().map_or(text.as_str(), |detail| detail).to_owned();
         Err(Error::Refused { status: status.as_u16(), detail })
     }
 }
 
-/// How long an answer that comes in pieces may take in all.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// For a whole streamed response.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// An answer that may be long.
-pub enum LongAnswer {
-    /// Of success.
-    Pieces(Pieces),
-    /// Any other.
-    Whole(Answer),
+/// A response that may be streamed.
+pub enum StreamedResponse {
+    /// The body of a success, not read yet.
+    Chunks(BodyChunks),
+    /// An error response.
+    Complete(ApiResponse),
 }
 
-/// The body of an answer, piece by piece.
-pub struct Pieces {
+/// The chunks of a body.
+pub struct BodyChunks {
     response: reqwest::Response,
-    silence: Duration,
+    idle_timeout: Duration,
 }
 
-impl Pieces {
+impl BodyChunks {
     /// The next; `None` at the end.
     ///
     /// # Errors
-    /// It broke off, or nothing came for too long.
+    /// The connection was lost, or nothing came for too long.
     pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
-        let next = tokio::time::timeout(self.silence, self.response.chunk()).await;
-        next.map_err(|_| Error::TimedOut)?.map_err(unreached)
+        let next = tokio::time::timeout(self.idle_timeout, self.response.chunk()).await;
+        next.map_err(|_| Error::TimedOut)?.map_err(connection_error)
     }
 }
 
-/// Why there was no answer, to its last cause: the first says only that the request failed.
-fn unreached(error: reqwest::Error) -> Error {
+/// The error with all its causes: the first one says only that the request failed.
+fn connection_error(error: reqwest::Error) -> Error {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -210,7 +211,7 @@ fn unreached(error: reqwest::Error) -> Error {
     Error::Connection(text)
 }
 
-/// Whether TLS took an answer in plain HTTP for one of its own.
+/// Whether TLS received plain HTTP.
 fn is_plain_http(cause: &(dyn std::error::Error + 'static)) -> bool {
     let wanted = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
     // One I/O error may be wrapped in another, and `source` skips what they hold.
@@ -225,7 +226,7 @@ fn is_plain_http(cause: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// A text as one segment of a path, or one value of a query.
+/// Percent-encodes a path segment or a value of a query.
 pub fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
@@ -233,11 +234,11 @@ pub fn encode(text: &str) -> String {
         .collect()
 }
 
-/// How long a page that needs no token may take.
-const PAGE_PATIENCE: Duration = Duration::from_secs(2);
+/// For a page that needs no token.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn unreached_in_time(error: reqwest::Error) -> Error {
-    if error.is_timeout() { Error::TimedOut } else { unreached(error) }
+fn page_error(error: reqwest::Error) -> Error {
+    if error.is_timeout() { Error::TimedOut } else { connection_error(error) }
 }
 
 /// The text of a page that needs no token, within two seconds.
@@ -246,13 +247,13 @@ fn unreached_in_time(error: reqwest::Error) -> Error {
 /// See [`Error`].
 pub async fn fetch(url: &str) -> Result<String, Error> {
     let client = reqwest::Client::builder()
-        .timeout(PAGE_PATIENCE)
+        .timeout(PAGE_TIMEOUT)
         .tls_built_in_root_certs(!url.starts_with("http://"))
         .build()
-        .map_err(unreached_in_time)?;
-    let response = client.get(url).send().await.map_err(unreached_in_time)?;
+        .map_err(page_error)?;
+    let response = client.get(url).send().await.map_err(page_error)?;
     let status = response.status();
-    let text = response.text().await.map_err(unreached_in_time)?;
+    let text = response.text().await.map_err(page_error)?;
     if status.is_success() {
         return Ok(text);
     }

@@ -13,35 +13,35 @@ use tokio_tungstenite::{
 use super::{ApiClient, Error};
 
 const RECORD_END: char = '\u{1e}';
-/// Events kept while an answer is awaited; past that the connection counts as broken.
-const KEPT: usize = 10_000;
-/// A client that stays silent for 30 s is cut by the server; the official clients ping this often.
-const PING_EVERY: Duration = Duration::from_secs(15);
+/// Events that are kept while a call waits for its result; more fail the connection.
+const EVENT_QUEUE_CAPACITY: usize = 10_000;
+/// The server closes a connection after 30 s of silence; the official clients ping at this interval.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Something the server said.
+/// A message of the server.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// It calls a method of ours.
+pub enum HubEvent {
+    /// A call of a client method.
     Invocation {
         /// The method.
         target: String,
         /// Its arguments.
         arguments: Vec<Value>,
     },
-    /// It answers a call of ours.
+    /// The result of a call.
     Completion {
-        /// The call.
+        /// The invocation id.
         id: String,
         /// The result, or the error's text.
         result: Result<Value, String>,
     },
-    /// It is there.
+    /// A keep-alive.
     Ping,
-    /// It says goodbye.
+    /// The server closes the connection.
     Close {
-        /// Why.
+        /// The reason, if it is an error.
         error: Option<String>,
-        /// Whether to come back.
+        /// Whether the client may reconnect.
         allow_reconnect: bool,
     },
 }
@@ -49,7 +49,7 @@ pub enum Event {
 /// A connection to the hub.
 pub struct HubClient {
     socket: WebSocketStream<TcpStream>,
-    events: VecDeque<Event>,
+    events: VecDeque<HubEvent>,
     calls: u64,
 }
 
@@ -95,18 +95,18 @@ impl HubClient {
             return Err(Error::Protocol(error.to_owned()));
         }
         for record in records {
-            client.keep(&parse(record)?)?;
+            client.enqueue(&parse(record)?)?;
         }
-        // Arms the server's watch over us, as the official clients do.
+        // Starts the server's keep-alive timeout, as the official clients do.
         client.write(&json!({ "type": 6 })).await?;
         Ok(client)
     }
 
-    /// The next thing the server says, pings included.
+    /// The next message of the server, pings included.
     ///
     /// # Errors
     /// The connection ended.
-    pub async fn next(&mut self) -> Result<Event, Error> {
+    pub async fn next(&mut self) -> Result<HubEvent, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
@@ -115,7 +115,7 @@ impl HubClient {
         }
     }
 
-    /// Calls a method and waits for its answer; what comes meanwhile is kept for [`HubClient::next`].
+    /// Calls a method and waits for its result; other messages are kept for [`HubClient::next`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -123,7 +123,7 @@ impl HubClient {
         &mut self,
         target: &str,
         arguments: Vec<Value>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Value, Error> {
         self.calls += 1;
         let id = self.calls.to_string();
@@ -131,15 +131,15 @@ impl HubClient {
             "type": 1, "invocationId": id, "target": target, "arguments": arguments,
         }))
         .await?;
-        tokio::time::timeout(patience, self.completion(&id)).await.map_err(|_| Error::TimedOut)?
+        tokio::time::timeout(timeout, self.completion(&id)).await.map_err(|_| Error::TimedOut)?
     }
 
     async fn completion(&mut self, wanted: &str) -> Result<Value, Error> {
         loop {
             let is_wanted =
-                |event: &Event| matches!(event, Event::Completion { id, .. } if id == wanted);
+                |event: &HubEvent| matches!(event, HubEvent::Completion { id, .. } if id == wanted);
             if let Some(at) = self.events.iter().position(is_wanted)
-                && let Some(Event::Completion { result, .. }) = self.events.remove(at)
+                && let Some(HubEvent::Completion { result, .. }) = self.events.remove(at)
             {
                 return result.map_err(Error::Call);
             }
@@ -147,7 +147,7 @@ impl HubClient {
         }
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn close(mut self) {
         let _ = self.write(&json!({ "type": 7 })).await;
         let _ = self.socket.close(None).await;
@@ -155,11 +155,11 @@ impl HubClient {
 
     async fn fill(&mut self) -> Result<(), Error> {
         loop {
-            match tokio::time::timeout(PING_EVERY, self.read_text()).await {
+            match tokio::time::timeout(PING_INTERVAL, self.read_text()).await {
                 Err(_) => self.write(&json!({ "type": 6 })).await?,
                 Ok(text) => {
                     for record in text?.split(RECORD_END).filter(|record| !record.is_empty()) {
-                        self.keep(&parse(record)?)?;
+                        self.enqueue(&parse(record)?)?;
                     }
                     return Ok(());
                 }
@@ -167,28 +167,28 @@ impl HubClient {
         }
     }
 
-    fn keep(&mut self, record: &Value) -> Result<(), Error> {
+    fn enqueue(&mut self, record: &Value) -> Result<(), Error> {
         let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
         let event = match record["type"].as_u64() {
-            Some(1) => Event::Invocation {
+            Some(1) => HubEvent::Invocation {
                 target: text("target"),
                 arguments: record["arguments"].as_array().cloned().unwrap_or_default(),
             },
-            Some(3) => Event::Completion {
+            Some(3) => HubEvent::Completion {
                 id: text("invocationId"),
                 result: match record["error"].as_str() {
                     Some(error) => Err(error.to_owned()),
                     None => Ok(record["result"].clone()),
                 },
             },
-            Some(6) => Event::Ping,
-            Some(7) => Event::Close {
+            Some(6) => HubEvent::Ping,
+            Some(7) => HubEvent::Close {
                 error: record["error"].as_str().map(str::to_owned),
                 allow_reconnect: record["allowReconnect"].as_bool().unwrap_or_default(),
             },
             _ => return Ok(()),
         };
-        if self.events.len() >= KEPT {
+        if self.events.len() >= EVENT_QUEUE_CAPACITY {
             return Err(Error::Protocol("too many events while waiting for an answer".to_owned()));
         }
         self.events.push_back(event);

@@ -1,46 +1,56 @@
-//! A client of the appliance, as a stranger would write it from the documentation: used by the demo
-//! and to try things out. It uses nothing of the server's own code.
+//! A client of the appliance, written from the documentation only: used by commands and tests. It uses
+//! nothing of the server's own code.
+#![deny(missing_docs)]
 
 mod api;
 mod hub;
 
-pub use api::{Answer, ApiClient, LongAnswer, Pieces, encode, fetch};
-pub use hub::{Event, HubClient};
+pub use api::{ApiClient, ApiResponse, BodyChunks, StreamedResponse, encode, fetch};
+pub use hub::{HubClient, HubEvent};
 
-/// Why a client got no answer.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server cannot be reached or broke off.
+    /// The server cannot be reached, or the connection was lost.
     #[error("no connection: {0}")]
     Connection(String),
-    /// The server said no.
+    /// The server answered with an error.
     #[error("refused with {status}: {detail}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What it said.
+        /// The error's `detail`.
         detail: String,
     },
-    /// The server said something that is not the protocol.
+    /// The server violated the protocol.
     #[error("not understood: {0}")]
     Protocol(String),
     /// A method of the hub failed.
     #[error("the call failed: {0}")]
     Call(String),
-    /// Nothing came in time.
+    /// No response in time.
     #[error("no answer in time")]
     TimedOut,
 }
 
+/// What precedes a method's own error in the text of a failed call, as the hub's protocol says.
+const HUB_EXCEPTION: &str = "HubException: ";
+
 impl Error {
-    /// Whether the token is to blame: trying again would not help.
-    pub fn is_of_token(&self) -> bool {
+    /// Of a failed call the server's own text, `code: text`.
+    pub fn call_text(&self) -> Option<&str> {
+        let Error::Call(text) = self else { return None };
+        Some(text.split_once(HUB_EXCEPTION).map_or(text.as_str(), |(_, own)| own))
+    }
+
+    /// Whether the token was rejected: a retry would not help.
+    pub fn is_auth_error(&self) -> bool {
         matches!(self, Error::Refused { status: 401 | 403, .. })
     }
 }
 
-/// Makes TLS usable; to be called once before anything else. Calling it again does nothing.
+/// Installs the TLS provider; to be called before anything else. Further calls do nothing.
 pub fn prepare() {
-    // Fails only when a provider is set already, which is what is wanted.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// The longest that makes sense anywhere: a hundred years.
-pub const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+/// Upper bound of all durations: a hundred years.
+pub const MAX_DURATION: Duration = Duration::from_secs(36_500 * 86_400);
 
 /// Reads a duration; `None` for anything but a whole number and a unit.
 pub fn parse(text: &str) -> Option<Duration> {

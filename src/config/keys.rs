@@ -1,114 +1,35 @@
-//! What a key is, and the list of all keys: each section in [`sections`](super::sections) declares its own.
+//! The list of all configuration keys: each section in [`sections`](super::sections) declares its own.
 
 use super::sections::SECTIONS;
-use crate::domain::nearest::nearest;
-
-/// One key.
-#[derive(Debug)]
-pub struct Key {
-    /// Its full name.
-    pub name: &'static str,
-    /// What it is when nobody sets it; empty for unset.
-    pub default: &'static str,
-    /// A value it may have: its default, or an example where that is unset. An array is written as in TOML.
-    pub example: &'static str,
-    /// Whether its value is never shown; it may then also be given as `<name>_file`.
-    pub secret: bool,
-    /// Whether a running process applies a change when it reads its configuration again; the others
-    /// wait for a restart.
-    pub live: bool,
-    /// What it does.
-    pub doc: &'static str,
-}
-
-/// A key that has a value when nobody sets it.
-pub(super) const fn default(text: &'static str) -> Key {
-    Key { name: "", default: text, example: text, secret: false, live: false, doc: "" }
-}
-
-/// A key that is unset when nobody sets it, with an example of a value.
-pub(super) const fn unset(example: &'static str) -> Key {
-    Key { default: "", ..default(example) }
-}
-
-impl Key {
-    pub(super) const fn secret(self) -> Key {
-        Key { secret: true, ..self }
-    }
-
-    pub(super) const fn live(self) -> Key {
-        Key { live: true, ..self }
-    }
-
-    /// The lines of a doc comment begin with a space each.
-    pub(super) const fn named(self, name: &'static str, doc: &'static str) -> Key {
-        Key { name, doc: doc.trim_ascii_start(), ..self }
-    }
-}
+pub use super::{key::ConfigKey, sections::known};
+use crate::domain::suggestion::nearest;
 
 /// All keys, in the order in which they are shown.
-pub fn all() -> impl Iterator<Item = &'static Key> {
+pub fn all() -> impl Iterator<Item = &'static ConfigKey> {
     SECTIONS.iter().copied().flatten()
 }
 
-/// The key of a name.
-pub fn find(name: &str) -> Option<&'static Key> {
+pub fn find(name: &str) -> Option<&'static ConfigKey> {
     all().find(|key| key.name == name)
 }
 
-/// The key of a name that is written in the program. In a constant, a name that is no key does not compile.
-pub const fn known(name: &str) -> &'static Key {
-    let mut section = 0;
-    while section < SECTIONS.len() {
-        let keys = SECTIONS[section];
-        let mut key = 0;
-        while key < keys.len() {
-            if is_same(keys[key].name.as_bytes(), name.as_bytes()) {
-                return &keys[key];
-            }
-            key += 1;
-        }
-        section += 1;
-    }
-    panic!("this is the name of no key")
+pub fn is_reloadable(name: &str) -> bool {
+    find(name).is_some_and(|key| key.reloadable)
 }
 
-/// `==` cannot be used in constants.
-const fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let mut at = 0;
-    while at < one.len() && at < other.len() && one[at] == other[at] {
-        at += 1;
-    }
-    at == one.len() && at == other.len()
-}
-
-/// The key of a name, which is looked up by the compiler.
-macro_rules! key {
-    ($name:expr) => {{
-        const KEY: &$crate::config::keys::Key = $crate::config::keys::known($name);
-        KEY
-    }};
-}
-pub(super) use key;
-
-/// Whether a running process applies a change of this key.
-pub fn is_live(name: &str) -> bool {
-    find(name).is_some_and(|key| key.live)
-}
-
-/// Sections of the documented interface that this version has not.
-const NOT_YET: &[&str] =
+/// Parts of the documented interface that this version does not implement.
+const NOT_IMPLEMENTED: &[&str] =
     &["media.", "push.", "scan.", "sms.", "http.public_url", "limits.uploads_per_minute"];
 
-/// What to say about a name that is no key.
+/// The error for an unknown key.
 pub fn unknown(name: &str) -> String {
     let nearest = nearest(name, all().map(|key| key.name));
     match nearest {
-        Some(near) => format!("there is no key {name}; did you mean {near}?"),
-        None if NOT_YET.iter().any(|prefix| name.starts_with(prefix)) => {
+        Some(near) => format!("unknown key {name}; did you mean {near}?"),
+        None if NOT_IMPLEMENTED.iter().any(|prefix| name.starts_with(prefix)) => {
             format!("{name} is not available in this version")
         }
-        None => format!("there is no key {name}; see: esh3ar config show"),
+        None => format!("unknown key {name}; see: esh3ar config show"),
     }
 }
 
@@ -129,14 +50,14 @@ mod tests {
 
     #[test]
     fn a_section_may_have_keys_that_are_live_and_others() {
-        assert!(is_live("limits.queue_depth") && is_live("log.level"));
-        assert!(!is_live("log.format") && !is_live("http.listen"));
+        assert!(is_reloadable("limits.queue_depth") && is_reloadable("log.level"));
+        assert!(!is_reloadable("log.format") && !is_reloadable("http.listen"));
     }
 
     #[test]
     fn a_typo_names_its_neighbour() {
         assert!(unknown("htp.listen").contains("did you mean http.listen?"));
         assert!(unknown("media.url").contains("not available in this version"));
-        assert!(unknown("weather.today.now").starts_with("there is no key"));
+        assert!(unknown("weather.today.now").starts_with("unknown key"));
     }
 }

@@ -1,121 +1,64 @@
-//! From the sources to a [`Config`](super::Config): all of them read, all faults told at once.
+//! Loads a [`Config`](super::Config) from all sources, and reports all problems at once.
 
 mod origin;
 mod text;
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-pub use origin::{Loaded, Origin};
+pub use origin::{ConfigOrigin, LoadedConfig};
 
 use config::{Environment, File, FileFormat, ValueKind};
 
 use super::{
-    LONGEST_SECRET, keys, read_bounded,
+    MAX_SECRET_LEN, keys,
+    problem::{ConfigErrors, ConfigProblem, ConfigSource},
+    read_bounded,
     reader::{Reader, Values},
     sections,
 };
 
-/// Where a value came from, from the weakest to the strongest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Nobody set it.
-    Default,
-    /// The file.
-    File {
-        /// Its name.
-        name: String,
-        /// The line, where it can be told.
-        line: Option<usize>,
-    },
-    /// A variable of the environment.
-    Environment(String),
-    /// An option of the command.
-    Flag(String),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Default => f.write_str("default"),
-            Source::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
-            Source::File { name, line: None } => f.write_str(name),
-            Source::Environment(name) => write!(f, "environment {name}"),
-            Source::Flag(name) => write!(f, "option {name}"),
-        }
-    }
-}
-
-/// What is read.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     /// The file's name and contents.
     pub file: Option<(String, String)>,
-    /// The environment.
     pub environment: Vec<(String, String)>,
-    /// Options of the command: key, value, and what the option is called.
+    /// Command-line options: key, value, and name of the option.
     pub flags: Vec<(&'static str, String, &'static str)>,
 }
 
-/// One thing that is wrong.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    /// Where.
-    pub source: Source,
-    /// What.
-    pub text: String,
-}
+/// Prefix of environment variables; `__` also separates sections.
+const ENV_PREFIX: &str = "ESH3AR__";
 
-/// Everything that is wrong.
-#[derive(Clone, Debug, Default)]
-pub struct ConfigErrors(pub Vec<Fault>);
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, fault) in self.0.iter().enumerate() {
-            if n > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{}: {}", fault.source, fault.text)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
-/// The prefix of our variables, with the separator that also parts sections.
-const PREFIX: &str = "ESH3AR__";
-
-/// Reads and checks everything.
+/// Loads and validates the configuration.
 ///
 /// # Errors
-/// All faults at once.
-pub fn load(sources: Sources) -> Result<Loaded, ConfigErrors> {
-    let mut faults = Vec::new();
+/// All problems at once.
+pub fn load(sources: ConfigSources) -> Result<LoadedConfig, ConfigErrors> {
+    let mut problems = Vec::new();
     let mut values = Values::new();
     if let Some((name, text)) = &sources.file {
-        read_file(name, text, &mut values, &mut faults);
+        read_file(name, text, &mut values, &mut problems);
     }
-    read_environment(&sources.environment, &mut values, &mut faults);
+    read_environment(&sources.environment, &mut values, &mut problems);
     for (key, value, option) in sources.flags {
-        values.insert(key.to_owned(), (value, Source::Flag(option.to_owned())));
+        values.insert(key.to_owned(), (value, ConfigSource::Flag(option.to_owned())));
     }
-    take_secrets_from_files(&mut values, &mut faults);
+    take_secrets_from_files(&mut values, &mut problems);
     values.retain(|name, (_, source)| {
         let known = keys::find(name).is_some();
         if !known {
-            faults.push(Fault { source: source.clone(), text: keys::unknown(name) });
+            problems.push(ConfigProblem { source: source.clone(), text: keys::unknown(name) });
         }
         known
     });
-    let mut reader = Reader { values, faults };
+    let mut reader = Reader { values, problems };
     match sections::read(&mut reader) {
-        Some(config) if reader.faults.is_empty() => Ok(Loaded::new(config, &reader)),
-        _ => Err(ConfigErrors(reader.faults)),
+        Some(config) if reader.problems.is_empty() => Ok(LoadedConfig::new(config, &reader)),
+        _ => Err(ConfigErrors(reader.problems)),
     }
 }
 
-fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault>) {
+fn read_file(name: &str, text: &str, values: &mut Values, problems: &mut Vec<ConfigProblem>) {
     let parsed = config::Config::builder()
         .add_source(File::from_str(&text::as_texts(text), FileFormat::Toml))
         .build();
@@ -124,13 +67,15 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault
             let mut flat = Vec::new();
             flatten("", &parsed.cache, &mut flat);
             for (key, value) in flat {
-                let source = Source::File { name: name.to_owned(), line: line_of(text, &key) };
+                let source =
+                    ConfigSource::File { name: name.to_owned(), line: line_of(text, &key) };
                 values.insert(key, (value, source));
             }
         }
         Err(error) => {
-            let source = Source::File { name: name.to_owned(), line: None };
-            faults.push(Fault { source, text: text::without_excerpt(&error.to_string()) });
+            let source = ConfigSource::File { name: name.to_owned(), line: None };
+            problems
+                .push(ConfigProblem { source, text: text::without_excerpt(&error.to_string()) });
         }
     }
 }
@@ -138,13 +83,13 @@ fn read_file(name: &str, text: &str, values: &mut Values, faults: &mut Vec<Fault
 fn read_environment(
     environment: &[(String, String)],
     values: &mut Values,
-    faults: &mut Vec<Fault>,
+    problems: &mut Vec<ConfigProblem>,
 ) {
     let ours: config::Map<String, String> =
-        environment.iter().filter(|(name, _)| name.starts_with(PREFIX)).cloned().collect();
+        environment.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).cloned().collect();
     let names: BTreeMap<String, String> = ours
         .keys()
-        .map(|name| (name[PREFIX.len()..].to_lowercase().replace("__", "."), name.clone()))
+        .map(|name| (name[ENV_PREFIX.len()..].to_lowercase().replace("__", "."), name.clone()))
         .collect();
     let source = Environment::with_prefix("ESH3AR")
         .prefix_separator("__")
@@ -156,11 +101,11 @@ fn read_environment(
             flatten("", &parsed.cache, &mut flat);
             for (key, value) in flat {
                 let name = names.get(&key).cloned().unwrap_or_else(|| key.clone());
-                values.insert(key, (value, Source::Environment(name)));
+                values.insert(key, (value, ConfigSource::Environment(name)));
             }
         }
-        Err(error) => faults.push(Fault {
-            source: Source::Environment(format!("{PREFIX}*")),
+        Err(error) => problems.push(ConfigProblem {
+            source: ConfigSource::Environment(format!("{ENV_PREFIX}*")),
             text: error.to_string(),
         }),
     }
@@ -180,7 +125,7 @@ fn flatten(prefix: &str, value: &config::Value, flat: &mut Vec<(String, String)>
     }
 }
 
-/// The line on which a key of a TOML file is set.
+/// The line that sets a key in a TOML file.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let mut section = String::new();
     for (number, line) in text.lines().enumerate() {
@@ -196,15 +141,16 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     None
 }
 
-fn take_secrets_from_files(values: &mut Values, faults: &mut Vec<Fault>) {
+fn take_secrets_from_files(values: &mut Values, problems: &mut Vec<ConfigProblem>) {
     for key in keys::all().filter(|key| key.secret) {
         let Some((path, source)) = values.remove(&format!("{}_file", key.name)) else { continue };
-        match read_bounded(path.as_ref(), LONGEST_SECRET) {
+        match read_bounded(path.as_ref(), MAX_SECRET_LEN) {
             Ok(text) => {
                 values.insert(key.name.to_owned(), (text.trim().to_owned(), source));
             }
             Err(error) => {
-                faults.push(Fault { source, text: format!("{path} cannot be read: {error}") });
+                problems
+                    .push(ConfigProblem { source, text: format!("cannot read {path}: {error}") });
             }
         }
     }

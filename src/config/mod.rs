@@ -1,24 +1,24 @@
-//! The configuration: typed, checked as a whole before anything starts, and able to say where each
-//! value came from.
+//! The configuration: typed, validated as a whole before anything starts, with the source of each value.
 //!
-//! A key is declared once, in the file of its section in `sections`: there are its name, its default, its
-//! documentation, how its value is read, and the field that has it. A key that is not declared does not
-//! exist, and one that is has an effect.
+//! A key is declared once, in the file of its section in `sections`: name, default, documentation, parser and
+//! field.
 
 pub mod describe;
 pub mod duration;
+mod key;
 pub mod keys;
 mod load;
 mod parse;
+mod problem;
 mod reader;
 mod secret;
-mod section;
 mod sections;
 
 use std::net::SocketAddr;
 
-pub use load::{ConfigErrors, Fault, Loaded, Origin, Source, Sources, load};
-pub use secret::{LONGEST_SECRET, Secret, read_bounded};
+pub use load::{ConfigOrigin, ConfigSources, LoadedConfig, load};
+pub use problem::{ConfigErrors, ConfigProblem, ConfigSource};
+pub use secret::{MAX_SECRET_LEN, Secret, read_bounded};
 pub use sections::{
     AuthConfig, CacheConfig, ClusterConfig, Config, DataConfig, DatabaseConfig, HttpConfig,
     LogConfig, LogFormat, MetricsConfig, PhoneConfig, QueueConfig, QueueKind, SmtpConfig, SmtpTls,
@@ -26,8 +26,8 @@ pub use sections::{
 };
 
 impl Config {
-    /// Where other gateways reach this one, which listens at `bound`; nowhere if that is a wildcard and
-    /// nobody says more.
+    /// The address at which other gateways reach this one, which listens at `bound`; `None` if that is a
+    /// wildcard and `cluster.address` is unset.
     pub fn reachable_at(&self, bound: SocketAddr) -> Option<String> {
         let scheme = if self.http.tls().is_some() { "https" } else { "http" };
         let own = (!bound.ip().is_unspecified()).then(|| format!("{scheme}://{bound}"));

@@ -1,54 +1,54 @@
-//! The values that were found, read key by key. Everything that is wrong is kept, to be told at once.
+//! Reads the found values key by key, and collects all problems.
 
 use std::collections::BTreeMap;
 
 use super::{
-    keys::Key,
-    load::{Fault, Source},
+    key::ConfigKey,
+    problem::{ConfigProblem, ConfigSource},
 };
 
 /// The text of each key that is set, and where it came from.
-pub(super) type Values = BTreeMap<String, (String, Source)>;
+pub(super) type Values = BTreeMap<String, (String, ConfigSource)>;
 
-/// What sections read their keys from.
 pub(super) struct Reader {
     pub(super) values: Values,
-    pub(super) faults: Vec<Fault>,
+    pub(super) problems: Vec<ConfigProblem>,
 }
 
 impl Reader {
-    /// The text of a key: what is set, or its default.
-    pub(super) fn text(&self, key: &Key) -> &str {
+    /// The text of a key, or its default.
+    pub(super) fn text(&self, key: &ConfigKey) -> &str {
         self.values.get(key.name).map_or(key.default, |(text, _)| text)
     }
 
     /// Whether a key has a value, even a wrong one.
-    pub(super) fn is_set(&self, key: &Key) -> bool {
+    pub(super) fn is_set(&self, key: &ConfigKey) -> bool {
         !self.text(key).is_empty()
     }
 
     /// Where the value of a key came from.
-    pub(super) fn source(&self, key: &Key) -> Source {
-        self.values.get(key.name).map_or(Source::Default, |(_, source)| source.clone())
+    pub(super) fn source(&self, key: &ConfigKey) -> ConfigSource {
+        self.values.get(key.name).map_or(ConfigSource::Default, |(_, source)| source.clone())
     }
 
-    /// Notes what is wrong with a key.
-    pub(super) fn fault(&mut self, key: &Key, why: &str) {
-        let fault = Fault { source: self.source(key), text: format!("{} {why}", key.name) };
-        self.faults.push(fault);
+    /// Records a problem with a key.
+    pub(super) fn problem(&mut self, key: &ConfigKey, why: &str) {
+        let problem =
+            ConfigProblem { source: self.source(key), text: format!("{} {why}", key.name) };
+        self.problems.push(problem);
     }
 
-    /// The value of a key. In place of one that is wrong its default is given, so that the other keys
-    /// can be read as well; `None` if that is wrong too.
+    /// The value of a key. If it is invalid, the default, so that the other keys can be read as well; `None`
+    /// if that is invalid, too.
     pub(super) fn read<T>(
         &mut self,
-        key: &Key,
+        key: &ConfigKey,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         match parse(self.text(key)) {
             Ok(value) => Some(value),
             Err(why) => {
-                self.fault(key, &why);
+                self.problem(key, &why);
                 parse(key.default).ok()
             }
         }

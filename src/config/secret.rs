@@ -14,25 +14,22 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Hides a value.
     pub fn new(value: String) -> Secret {
         Secret(Zeroizing::new(value))
     }
 
-    /// The value, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// The most bytes that a file with a secret has.
-pub const LONGEST_SECRET: u64 = 4096;
+/// Maximum size of a secret file, in bytes.
+pub const MAX_SECRET_LEN: u64 = 4096;
 
-/// The whole of a text file of at most `most` bytes. A name may lead to a device or a pipe that never ends:
-/// no more than that is read.
+/// Reads a text file of at most `most` bytes. The bound protects from devices and pipes without end.
 ///
 /// # Errors
-/// It cannot be read, is no text, or is longer.
+/// The file is unreadable, not UTF-8, or longer.
 pub fn read_bounded(path: &Path, most: u64) -> Result<String, Error> {
     let mut text = String::new();
     File::open(path)?.take(most + 1).read_to_string(&mut text)?;
@@ -55,10 +52,10 @@ mod tests {
 
     #[test]
     fn a_file_without_end_is_not_read_to_its_end() {
-        let error = read_bounded(Path::new("/dev/zero"), LONGEST_SECRET).unwrap_err();
+        let error = read_bounded(Path::new("/dev/zero"), MAX_SECRET_LEN).unwrap_err();
         assert_eq!(error.to_string(), "it is longer than 4 KiB");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "x".repeat(4096)).unwrap();
-        assert_eq!(read_bounded(file.path(), LONGEST_SECRET).unwrap().len(), 4096);
+        assert_eq!(read_bounded(file.path(), MAX_SECRET_LEN).unwrap().len(), 4096);
     }
 }

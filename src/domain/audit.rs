@@ -1,4 +1,4 @@
-//! The audit log's words: who did what to whose data, why, and what came of it.
+//! The audit log's vocabulary: who did what to whose data, why, and with which outcome.
 
 use core::net::IpAddr;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{Phone, TokenId, UserId, message::FieldError};
 
-/// The longest reason, in characters.
-pub const REASON_LIMIT: usize = 500;
-/// How many phone numbers one entry names at most; of more it says how many they were.
-pub const PHONES_LIMIT: usize = 10_000;
+/// Maximum length of a reason, in characters.
+pub const MAX_REASON_LEN: usize = 500;
+/// Maximum number of phone numbers per entry; of more, only the count is recorded.
+pub const MAX_PHONES: usize = 10_000;
 
 /// Who did something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,29 +20,29 @@ pub enum Actor {
     User {
         /// Its id.
         id: UserId,
-        /// Its name at that time.
+        /// The name at that time.
         name: Arc<str>,
-        /// The token that it showed.
+        /// The token that was used.
         token: TokenId,
     },
     /// A mobile user, through the API.
     Phone {
         /// Its number.
         phone: Phone,
-        /// The token that it showed.
+        /// The token that was used.
         token: TokenId,
     },
-    /// Somebody at a shell of the server.
+    /// A command on the server.
     Command {
-        /// The user of the operating system, before `sudo` if that was used.
+        /// The operating system user, before `sudo` if that was used.
         user: Arc<str>,
-        /// The machine.
+        /// The host name.
         host: Arc<str>,
     },
 }
 
 impl Actor {
-    /// The stable name of its kind.
+    /// The stable name of the variant.
     pub const fn kind(&self) -> &'static str {
         match self {
             Actor::User { .. } => "user",
@@ -51,7 +51,7 @@ impl Actor {
         }
     }
 
-    /// What it is told by: an id, a phone number, or `user@host`.
+    /// An id, a phone number, or `user@host`.
     pub fn id(&self) -> String {
         match self {
             Actor::User { id, .. } => id.to_string(),
@@ -60,7 +60,7 @@ impl Actor {
         }
     }
 
-    /// A business user's name.
+    /// The name of a business user.
     pub fn name(&self) -> Option<&str> {
         match self {
             Actor::User { name, .. } => Some(name),
@@ -68,7 +68,7 @@ impl Actor {
         }
     }
 
-    /// The token that was shown.
+    /// The token that was used.
     pub const fn token(&self) -> Option<TokenId> {
         match self {
             Actor::User { token, .. } | Actor::Phone { token, .. } => Some(*token),
@@ -79,20 +79,20 @@ impl Actor {
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What was done. The names are stable: scripts and `audit access --action` go by them.
+        /// The recorded action. Names are stable: scripts and `audit access --action` use them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Action {
+        pub enum AuditAction {
             $($(#[$doc])* $variant,)*
         }
 
-        impl Action {
+        impl AuditAction {
             /// All there are.
-            pub const ALL: &[Action] = &[$(Action::$variant,)*];
+            pub const ALL: &[AuditAction] = &[$(AuditAction::$variant,)*];
 
             /// The stable name: what it is about, a dot, a verb.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Action::$variant => $name,)*
+                    $(AuditAction::$variant => $name,)*
                 }
             }
         }
@@ -100,31 +100,31 @@ macro_rules! actions {
 }
 
 actions! {
-    /// A business user was made.
+    /// A business user was created.
     UserAdd = "user.add",
     /// Business users were listed.
     UserList = "user.list",
-    /// One was looked at.
+    /// One was shown.
     UserShow = "user.show",
     /// One was changed.
     UserSet = "user.set",
-    /// One was shut out.
+    /// One was disabled.
     UserDisable = "user.disable",
-    /// Mobile users were read from a file.
+    /// Mobile users were imported from a file.
     UserImport = "user.import",
     /// Mobile users were added or verified.
     MobileAdd = "mobile.add",
     /// Mobile users were listed.
     MobileList = "mobile.list",
-    /// One was looked at.
+    /// One was shown.
     MobileShow = "mobile.show",
-    /// Numbers that are stored and to be looked at were listed.
+    /// Stored numbers that need a check were listed.
     MobileCheck = "mobile.check",
-    /// Everything of one was written out.
+    /// All data of one was exported.
     MobileExport = "mobile.export",
-    /// Everything of one was erased.
+    /// All data of one was erased.
     MobileErase = "mobile.erase",
-    /// A token was made.
+    /// A token was created.
     TokenCreate = "token.create",
     /// Tokens were listed.
     TokenList = "token.list",
@@ -132,25 +132,25 @@ actions! {
     TokenRevoke = "token.revoke",
     /// One was replaced by a new one of the same holder.
     TokenRotate = "token.rotate",
-    /// Recipients that are slow to acknowledge were listed with their numbers.
+    /// Slow recipients were listed with their numbers.
     RecipientList = "recipient.list",
-    /// A message was sent in a business user's name.
+    /// A message was sent on behalf of a business user.
     MessageSend = "message.send",
     /// Messages were listed.
     MessageList = "message.list",
-    /// One was looked at.
+    /// One was shown.
     MessageShow = "message.show",
-    /// The story of one was looked at.
+    /// The timeline of one was shown.
     MessageExplain = "message.explain",
     /// One was deleted.
     MessageDelete = "message.delete",
-    /// Messages were read from a file.
+    /// Messages were imported from a file.
     MessageImport = "message.import",
     /// Conversations were listed.
     ConversationList = "conversation.list",
-    /// One was looked at.
+    /// One was shown.
     ConversationShow = "conversation.show",
-    /// A page of what was said in one was read.
+    /// A page of messages of one was read.
     ConversationHistory = "conversation.history",
     /// One was archived.
     ConversationArchive = "conversation.archive",
@@ -160,62 +160,62 @@ actions! {
     ConversationActivate = "conversation.activate",
     /// Dead letters were listed.
     DeadLetterList = "dead_letter.list",
-    /// One was looked at.
+    /// One was shown.
     DeadLetterShow = "dead_letter.show",
-    /// Some were put back.
+    /// Some were requeued.
     DeadLetterRequeue = "dead_letter.requeue",
     /// Some were deleted.
     DeadLetterDelete = "dead_letter.delete",
     /// The audit log was read.
     AuditAccess = "audit.access",
-    /// A process was asked to be emptied, or to take connections again.
+    /// A process was asked to drain, or to accept connections again.
     NodeDrain = "node.drain",
-    /// Everything was written to a backup.
+    /// A backup was created.
     BackupCreate = "backup.create",
-    /// Everything was replaced by a backup.
+    /// A backup was restored.
     BackupRestore = "backup.restore",
 }
 
-impl Action {
-    /// Reads a [`Action::name`].
-    pub fn parse(name: &str) -> Option<Action> {
-        Action::ALL.iter().copied().find(|action| action.name() == name)
+impl AuditAction {
+    /// Parses an [`AuditAction::name`].
+    pub fn parse(name: &str) -> Option<AuditAction> {
+        AuditAction::ALL.iter().copied().find(|action| action.name() == name)
     }
 
-    /// The kind of thing it is about.
+    /// The kind of object, such as `message`.
     pub fn subject(self) -> &'static str {
         self.name().split_once('.').map_or("", |(subject, _)| subject)
     }
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was done, or shown.
+pub enum AuditOutcome {
+    /// Done, or shown.
     Done,
-    /// There was nothing of that name.
+    /// No such object.
     NotFound,
-    /// A rule forbade it.
+    /// Refused by a rule.
     Refused,
-    /// It could not be done.
+    /// Failed.
     Failed,
 }
 
-impl Outcome {
+impl AuditOutcome {
     /// The stable name.
     pub const fn name(self) -> &'static str {
         match self {
-            Outcome::Done => "done",
-            Outcome::NotFound => "not_found",
-            Outcome::Refused => "refused",
-            Outcome::Failed => "failed",
+            AuditOutcome::Done => "done",
+            AuditOutcome::NotFound => "not_found",
+            AuditOutcome::Refused => "refused",
+            AuditOutcome::Failed => "failed",
         }
     }
 }
 
-/// More about an entry.
+/// A detail of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detail {
+pub enum AuditDetail {
     /// A text.
     Text(String),
     /// A number.
@@ -226,39 +226,39 @@ pub enum Detail {
     List(Vec<String>),
 }
 
-impl From<&str> for Detail {
+impl From<&str> for AuditDetail {
     fn from(text: &str) -> Self {
-        Detail::Text(text.to_owned())
+        AuditDetail::Text(text.to_owned())
     }
 }
 
-impl From<String> for Detail {
+impl From<String> for AuditDetail {
     fn from(text: String) -> Self {
-        Detail::Text(text)
+        AuditDetail::Text(text)
     }
 }
 
-impl From<usize> for Detail {
+impl From<usize> for AuditDetail {
     fn from(number: usize) -> Self {
-        Detail::Number(number as u64)
+        AuditDetail::Number(number as u64)
     }
 }
 
-impl From<bool> for Detail {
+impl From<bool> for AuditDetail {
     fn from(flag: bool) -> Self {
-        Detail::Flag(flag)
+        AuditDetail::Flag(flag)
     }
 }
 
-impl From<Vec<String>> for Detail {
+impl From<Vec<String>> for AuditDetail {
     fn from(list: Vec<String>) -> Self {
-        Detail::List(list)
+        AuditDetail::List(list)
     }
 }
 
-/// One line of the audit log.
+/// An entry of the audit log.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct AuditEntry {
     /// UUIDv7.
     pub id: Uuid,
     /// When.
@@ -266,65 +266,69 @@ pub struct Entry {
     /// Who.
     pub actor: Actor,
     /// What.
-    pub action: Action,
-    /// To which, if it was one: never a phone number.
+    pub action: AuditAction,
+    /// Id of the object, if it is exactly one; never a phone number.
     pub subject: Option<String>,
-    /// Whose data it was about or showed, each once, [`PHONES_LIMIT`] at most.
+    /// Phones whose data was shown or changed, each once, at most [`MAX_PHONES`].
     pub phones: Vec<Phone>,
-    /// Why, in the actor's words.
+    /// The reason the actor gave.
     pub reason: Option<String>,
-    /// The request over HTTP.
+    /// `X-Request-Id` of the request.
     pub request: Option<String>,
-    /// From which address it came.
+    /// Address of the caller.
     pub peer: Option<IpAddr>,
-    /// More about it: filters, counts, what was changed. No phone numbers, contents or secrets.
-    pub details: Vec<(&'static str, Detail)>,
-    /// What came of it.
-    pub outcome: Outcome,
+    /// Filters, counts and changes. No phone numbers, contents or secrets.
+    pub details: Vec<(&'static str, AuditDetail)>,
+    /// The outcome.
+    pub outcome: AuditOutcome,
 }
 
-impl Entry {
-    /// About one thing.
+impl AuditEntry {
+    /// Sets the object.
     #[must_use]
-    pub fn of(mut self, id: impl ToString) -> Entry {
+    pub fn of(mut self, id: impl ToString) -> AuditEntry {
         self.subject = Some(id.to_string());
         self
     }
 
-    /// About these phones; each is named once.
+    /// Sets the phones, each once.
     #[must_use]
-    pub fn about<'a>(mut self, phones: impl IntoIterator<Item = &'a Phone>) -> Entry {
+    pub fn about<'a>(mut self, phones: impl IntoIterator<Item = &'a Phone>) -> AuditEntry {
         let mut known: std::collections::HashSet<&Phone> = std::collections::HashSet::new();
         let all: Vec<&Phone> = phones.into_iter().filter(|phone| known.insert(phone)).collect();
-        let unnamed = all.len().saturating_sub(PHONES_LIMIT);
-        self.phones = all.into_iter().take(PHONES_LIMIT).cloned().collect();
+        let unnamed = all.len().saturating_sub(MAX_PHONES);
+        self.phones = all.into_iter().take(MAX_PHONES).cloned().collect();
         if unnamed > 0 { self.with("phonesNotNamed", unnamed) } else { self }
     }
 
-    /// With more about it.
+    /// Adds a detail.
     #[must_use]
-    pub fn with(mut self, name: &'static str, detail: impl Into<Detail>) -> Entry {
+    pub fn with(mut self, name: &'static str, detail: impl Into<AuditDetail>) -> AuditEntry {
         self.details.push((name, detail.into()));
         self
     }
 
-    /// With more about it, if there is more.
+    /// Adds a detail, if there is one.
     #[must_use]
-    pub fn with_some(self, name: &'static str, detail: Option<impl Into<Detail>>) -> Entry {
+    pub fn with_some(
+        self,
+        name: &'static str,
+        detail: Option<impl Into<AuditDetail>>,
+    ) -> AuditEntry {
         match detail {
             Some(detail) => self.with(name, detail),
             None => self,
         }
     }
 
-    /// With another end than that it was done.
+    /// Sets the outcome; without this it is `Done`.
     #[must_use]
-    pub fn ended(mut self, outcome: Outcome) -> Entry {
+    pub fn ended(mut self, outcome: AuditOutcome) -> AuditEntry {
         self.outcome = outcome;
         self
     }
 
-    /// The phone that it is about, if that is one.
+    /// The phone, if there is exactly one.
     pub fn phone(&self) -> Option<&Phone> {
         match self.phones.as_slice() {
             [one] => Some(one),
@@ -333,21 +337,25 @@ impl Entry {
     }
 }
 
-/// Reads a reason; blank is none.
+/// Validates a reason; blank is none.
 ///
 /// # Errors
-/// It is too long, or has characters that no text has.
+/// The reason is too long or has control characters.
 pub fn reason(text: &str) -> Result<Option<String>, FieldError> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
     }
-    if text.chars().count() > REASON_LIMIT {
-        let message = format!("reason may have {REASON_LIMIT} characters at most");
+    if text.chars().count() > MAX_REASON_LEN {
+        let message = format!("reason must have at most {MAX_REASON_LEN} characters");
         return Err(FieldError::new("reason", "too_long", message));
     }
     if text.chars().any(char::is_control) {
-        return Err(FieldError::new("reason", "invalid_character", "reason is one line of text"));
+        return Err(FieldError::new(
+            "reason",
+            "invalid_character",
+            "reason must be one line of text",
+        ));
     }
     Ok(Some(text.to_owned()))
 }
@@ -358,26 +366,26 @@ mod tests {
 
     #[test]
     fn actions_have_names_of_one_form_each_once() {
-        let mut names: Vec<&str> = Action::ALL.iter().map(|action| action.name()).collect();
+        let mut names: Vec<&str> = AuditAction::ALL.iter().map(|action| action.name()).collect();
         for name in &names {
             let (subject, verb) = name.split_once('.').unwrap();
             let plain = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
             assert!(plain(subject) && plain(verb) && !subject.is_empty() && !verb.is_empty());
-            assert_eq!(Action::parse(name).unwrap().name(), *name);
+            assert_eq!(AuditAction::parse(name).unwrap().name(), *name);
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Action::ALL.len());
-        assert_eq!(Action::DeadLetterShow.subject(), "dead_letter");
-        assert_eq!(Action::parse("fly.away"), None);
+        assert_eq!(names.len(), AuditAction::ALL.len());
+        assert_eq!(AuditAction::DeadLetterShow.subject(), "dead_letter");
+        assert_eq!(AuditAction::parse("fly.away"), None);
     }
 
     #[test]
     fn reasons_are_one_short_line() {
         assert_eq!(reason("  "), Ok(None));
         assert_eq!(reason(" ticket 7 "), Ok(Some("ticket 7".to_owned())));
-        assert!(reason(&"x".repeat(REASON_LIMIT)).is_ok());
-        assert!(reason(&"x".repeat(REASON_LIMIT + 1)).is_err());
+        assert!(reason(&"x".repeat(MAX_REASON_LEN)).is_ok());
+        assert!(reason(&"x".repeat(MAX_REASON_LEN + 1)).is_err());
         assert!(reason("two\nlines").is_err());
     }
 }

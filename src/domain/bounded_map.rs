@@ -1,11 +1,11 @@
-//! A map that never holds more than so many entries, each for so long.
+//! A map with a maximum size and expiring entries.
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash, time::Instant};
 
-/// What happens when a new entry finds the map full of entries that have not expired.
+/// What happens when a new entry does not fit and none has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
-    /// The half that was used longest ago is dropped.
+    /// The least recently used half is dropped.
     DropOldest,
     /// The new entry is not kept.
     Refuse,
@@ -16,7 +16,7 @@ struct Entry<V> {
     value: V,
     /// When it expires, if it does.
     until: Option<Instant>,
-    /// The number of its last use; no two entries have the same.
+    /// Sequence number of the last use; unique.
     used: u64,
 }
 
@@ -26,7 +26,7 @@ impl<V> Entry<V> {
     }
 }
 
-/// A map of limited size. The caller says what time it is.
+/// A map of limited size. The caller passes the time.
 #[derive(Clone, Debug)]
 pub struct BoundedMap<K, V> {
     entries: HashMap<K, Entry<V>>,
@@ -44,7 +44,7 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         BoundedMap { entries: HashMap::new(), capacity, when_full, first_expiry: None, uses: 0 }
     }
 
-    /// A value that has not expired, to be read or changed.
+    /// A value that has not expired.
     pub fn get<Q>(&mut self, key: &Q, now: Instant) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -56,7 +56,7 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         Some(&mut entry.value)
     }
 
-    /// Keeps a value until then, in place of an earlier one. `false` when there is no room for it.
+    /// Inserts or replaces a value, until an expiry. `false` if it does not fit.
     pub fn insert(&mut self, key: K, value: V, until: Option<Instant>, now: Instant) -> bool {
         if self.entries.len() >= self.capacity && !self.entries.contains_key(&key) {
             self.make_room(now);
@@ -85,7 +85,7 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         self.first_expiry = first;
     }
 
-    /// Dropping looks at every entry, so at least a quarter of the room is made: then it is rare.
+    /// Evicting scans every entry, so at least a quarter of the capacity is freed each time.
     fn make_room(&mut self, now: Instant) {
         self.drop_expired(now);
         let full = self.entries.len() > self.capacity - self.capacity.div_ceil(4);
@@ -99,12 +99,12 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         self.entries.retain(|_, entry| entry.used > last_dropped);
     }
 
-    /// Drops the entries that are not to be kept.
+    /// Keeps only some entries.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         self.entries.retain(|key, entry| keep(key, &entry.value));
     }
 
-    /// Takes up to `most` entries out, in no order and whether they have expired or not.
+    /// Removes and returns up to `most` entries, in no order, expired or not.
     pub fn take(&mut self, most: usize) -> Vec<(K, V)>
     where
         K: Clone,
@@ -119,12 +119,12 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
             .collect()
     }
 
-    /// Entries that are held, expired ones included.
+    /// Number of entries, including expired ones.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it holds none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

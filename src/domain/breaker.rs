@@ -1,107 +1,111 @@
-//! A circuit breaker: after so many failures in a row nobody tries for a while, and then one does.
+//! A circuit breaker: after several failures in a row it rejects calls for a while, then lets one probe
+//! through.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// What a breaker lets pass.
+/// Whether a breaker lets a call through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// Anybody may try.
-    Free,
-    /// One may try, and nobody else until that one is back.
+pub enum BreakerPermit {
+    /// The call may proceed.
+    Allow,
+    /// The call may proceed as the only probe.
     Probe,
-    /// Nobody, until then.
-    Closed(OffsetDateTime),
+    /// The call is rejected until this time.
+    DenyUntil(OffsetDateTime),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Failures in a row so far.
-    Counting(u32),
-    /// Nobody tries until then.
+enum BreakerState {
+    /// With this many failures in a row.
+    Closed(u32),
+    /// Rejects calls until this time.
     Open(OffsetDateTime),
-    /// One has been let through, to be back by then: a probe that never reports back must not shut
-    /// the breaker for good.
-    Probing(OffsetDateTime),
+    /// A probe is running; until this time, because a probe that never reports must not block forever.
+    HalfOpen(OffsetDateTime),
 }
 
-/// A breaker of one provider.
+/// The circuit breaker of one provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Breaker {
     threshold: u32,
     pause: Duration,
-    state: State,
+    state: BreakerState,
 }
 
 impl Breaker {
-    /// One that opens after `threshold` failures in a row, for `pause`.
+    /// A breaker that opens after `threshold` failures in a row, for `pause`.
     pub fn new(threshold: u32, pause: Duration) -> Breaker {
-        Breaker { threshold: threshold.max(1), pause, state: State::Counting(0) }
+        Breaker { threshold: threshold.max(1), pause, state: BreakerState::Closed(0) }
     }
 
-    /// Whether it lets nobody or only a probe through.
+    /// Whether the breaker is open or half-open.
     pub fn is_open(&self) -> bool {
-        !matches!(self.state, State::Counting(_))
+        !matches!(self.state, BreakerState::Closed(_))
     }
 
-    /// What [`Breaker::pass`] would say, without passing.
-    pub fn look(&self, now: OffsetDateTime) -> Passage {
+    /// What [`Breaker::acquire`] would return, without acquiring.
+    pub fn peek(&self, now: OffsetDateTime) -> BreakerPermit {
         match self.state {
-            State::Counting(_) => Passage::Free,
-            State::Open(until) | State::Probing(until) if now < until => Passage::Closed(until),
-            State::Open(_) | State::Probing(_) => Passage::Probe,
+            BreakerState::Closed(_) => BreakerPermit::Allow,
+            BreakerState::Open(until) | BreakerState::HalfOpen(until) if now < until => {
+                BreakerPermit::DenyUntil(until)
+            }
+            BreakerState::Open(_) | BreakerState::HalfOpen(_) => BreakerPermit::Probe,
         }
     }
 
-    /// Asks for passage. Whoever is let through reports back.
-    pub fn pass(&mut self, now: OffsetDateTime) -> Passage {
-        let passage = self.look(now);
-        if passage == Passage::Probe {
-            self.state = State::Probing(now + self.pause);
+    /// Requests a permit. A caller that gets one must report the outcome.
+    pub fn acquire(&mut self, now: OffsetDateTime) -> BreakerPermit {
+        let permit = self.peek(now);
+        if permit == BreakerPermit::Probe {
+            self.state = BreakerState::HalfOpen(now + self.pause);
         }
-        passage
+        permit
     }
 
-    /// Somebody who was let through came back well.
+    /// Reports success.
     pub fn succeeded(&mut self) {
-        self.state = State::Counting(0);
+        self.state = BreakerState::Closed(0);
     }
 
-    /// Somebody who was let through came back with a failure of the provider's.
+    /// Reports a failure of the provider.
     pub fn failed(&mut self, now: OffsetDateTime) {
         self.state = match self.state {
-            State::Counting(failures) if failures + 1 < self.threshold => {
-                State::Counting(failures + 1)
+            BreakerState::Closed(failures) if failures + 1 < self.threshold => {
+                BreakerState::Closed(failures + 1)
             }
-            // One that set out before it opened does not keep it open for longer.
-            State::Open(until) => State::Open(until),
-            State::Counting(_) | State::Probing(_) => State::Open(now + self.pause),
+            // A call from before it opened does not extend the pause.
+            BreakerState::Open(until) => BreakerState::Open(until),
+            BreakerState::Closed(_) | BreakerState::HalfOpen(_) => {
+                BreakerState::Open(now + self.pause)
+            }
         };
     }
 }
 
-/// Of jobs that may need any of some providers, how many are worth taking when there is room for `room`;
-/// an error tells until when there are none. Nobody knows which provider a job needs before it is taken.
+/// How many jobs to claim with free capacity `room`, when each may need any of these providers; an error is
+/// the time until which none can run. The provider of a job is only known after claiming it.
 ///
 /// # Errors
-/// When the first of the breakers lets one pass.
-pub fn worth_taking(passages: &[Passage], room: usize) -> Result<usize, OffsetDateTime> {
+/// The earliest time at which a breaker allows a call.
+pub fn takeable(permits: &[BreakerPermit], room: usize) -> Result<usize, OffsetDateTime> {
     let mut probes = 0;
     let mut first = None;
-    for passage in passages {
-        match *passage {
-            Passage::Free => return Ok(room),
-            Passage::Probe => probes += 1,
-            Passage::Closed(until) => {
+    for permit in permits {
+        match *permit {
+            BreakerPermit::Allow => return Ok(room),
+            BreakerPermit::Probe => probes += 1,
+            BreakerPermit::DenyUntil(until) => {
                 first = Some(first.map_or(until, |f: OffsetDateTime| f.min(until)))
             }
         }
     }
     match first {
         Some(until) if probes == 0 => Err(until),
-        // Providers that are not named beforehand are found out one job at a time.
-        _ if passages.is_empty() => Ok(room),
+        // Without known providers, each job is checked after claiming.
+        _ if permits.is_empty() => Ok(room),
         _ => Ok(room.min(probes)),
     }
 }
@@ -122,44 +126,44 @@ mod tests {
         for _ in 0..4 {
             breaker.failed(second(0));
         }
-        assert_eq!(breaker.pass(second(0)), Passage::Free);
+        assert_eq!(breaker.acquire(second(0)), BreakerPermit::Allow);
         breaker.failed(second(10));
-        assert_eq!(breaker.pass(second(11)), Passage::Closed(second(70)));
-        assert_eq!(breaker.pass(second(70)), Passage::Probe);
-        assert_eq!(breaker.pass(second(70)), Passage::Closed(second(130)), "one only");
+        assert_eq!(breaker.acquire(second(11)), BreakerPermit::DenyUntil(second(70)));
+        assert_eq!(breaker.acquire(second(70)), BreakerPermit::Probe);
+        assert_eq!(breaker.acquire(second(70)), BreakerPermit::DenyUntil(second(130)), "one only");
         breaker.failed(second(71));
-        assert_eq!(breaker.pass(second(72)), Passage::Closed(second(131)));
-        assert_eq!(breaker.pass(second(131)), Passage::Probe);
+        assert_eq!(breaker.acquire(second(72)), BreakerPermit::DenyUntil(second(131)));
+        assert_eq!(breaker.acquire(second(131)), BreakerPermit::Probe);
         breaker.succeeded();
-        assert_eq!(breaker.pass(second(132)), Passage::Free);
+        assert_eq!(breaker.acquire(second(132)), BreakerPermit::Allow);
     }
 
     #[test]
     fn a_probe_that_never_comes_back_does_not_shut_it_for_good() {
         let mut breaker = Breaker::new(1, Duration::from_secs(60));
         breaker.failed(second(0));
-        assert_eq!(breaker.pass(second(60)), Passage::Probe);
-        assert_eq!(breaker.pass(second(120)), Passage::Probe);
+        assert_eq!(breaker.acquire(second(60)), BreakerPermit::Probe);
+        assert_eq!(breaker.acquire(second(120)), BreakerPermit::Probe);
     }
 
     #[test]
     fn looking_is_not_passing() {
         let mut breaker = Breaker::new(1, Duration::from_secs(60));
         breaker.failed(second(0));
-        assert_eq!(breaker.look(second(59)), Passage::Closed(second(60)));
-        assert_eq!(breaker.look(second(60)), Passage::Probe);
-        assert_eq!(breaker.pass(second(60)), Passage::Probe, "nobody has passed yet");
-        assert_eq!(breaker.look(second(60)), Passage::Closed(second(120)));
+        assert_eq!(breaker.peek(second(59)), BreakerPermit::DenyUntil(second(60)));
+        assert_eq!(breaker.peek(second(60)), BreakerPermit::Probe);
+        assert_eq!(breaker.acquire(second(60)), BreakerPermit::Probe, "nobody has passed yet");
+        assert_eq!(breaker.peek(second(60)), BreakerPermit::DenyUntil(second(120)));
     }
 
     #[test]
     fn jobs_are_taken_while_any_of_their_providers_may_be_tried() {
-        let closed = |n| Passage::Closed(second(n));
-        assert_eq!(worth_taking(&[], 7), Ok(7));
-        assert_eq!(worth_taking(&[closed(9), Passage::Free], 7), Ok(7));
-        assert_eq!(worth_taking(&[closed(9), Passage::Probe], 7), Ok(1));
-        assert_eq!(worth_taking(&[Passage::Probe, Passage::Probe], 1), Ok(1));
-        assert_eq!(worth_taking(&[closed(9), closed(4)], 7), Err(second(4)));
+        let closed = |n| BreakerPermit::DenyUntil(second(n));
+        assert_eq!(takeable(&[], 7), Ok(7));
+        assert_eq!(takeable(&[closed(9), BreakerPermit::Allow], 7), Ok(7));
+        assert_eq!(takeable(&[closed(9), BreakerPermit::Probe], 7), Ok(1));
+        assert_eq!(takeable(&[BreakerPermit::Probe, BreakerPermit::Probe], 1), Ok(1));
+        assert_eq!(takeable(&[closed(9), closed(4)], 7), Err(second(4)));
     }
 
     proptest! {
@@ -173,14 +177,14 @@ mod tests {
             let mut last_probe: Option<u64> = None;
             for (wait, works) in steps {
                 now += wait;
-                match breaker.pass(second(now)) {
-                    Passage::Free => prop_assert!(in_a_row < 3),
-                    Passage::Probe => {
+                match breaker.acquire(second(now)) {
+                    BreakerPermit::Allow => prop_assert!(in_a_row < 3),
+                    BreakerPermit::Probe => {
                         prop_assert!(in_a_row >= 3);
                         prop_assert!(last_probe.is_none_or(|last| now >= last + 60));
                         last_probe = Some(now);
                     }
-                    Passage::Closed(until) => {
+                    BreakerPermit::DenyUntil(until) => {
                         prop_assert!(in_a_row >= 3 && until > second(now));
                         continue;
                     }

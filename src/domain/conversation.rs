@@ -1,4 +1,4 @@
-//! A conversation between one business user and one mobile user, and what its state allows.
+//! Conversations between one business user and one mobile user, and what their status allows.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use time::OffsetDateTime;
 
 use super::{
     ConversationId, Party, Phone, UserId,
-    message::{Draft, FieldError},
+    message::{FieldError, MessageDraft},
 };
 
-/// The longest `clientMessageId`, in characters.
-pub const CLIENT_ID_LIMIT: usize = 100;
+/// Maximum length of a `clientMessageId`, in characters.
+pub const MAX_CLIENT_MESSAGE_ID_LEN: usize = 100;
 
-/// What may happen in a conversation. The numbers are the stored ones.
+/// Status of a conversation. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i16)]
 pub enum ConversationStatus {
     /// Both may write.
     Active = 0,
-    /// Put away; the next message makes it active again.
+    /// Archived; the next message makes it active again.
     Archived = 1,
     /// Nobody may write.
     Closed = 2,
@@ -29,7 +29,7 @@ impl ConversationStatus {
     pub const ALL: [ConversationStatus; 3] =
         [ConversationStatus::Active, ConversationStatus::Archived, ConversationStatus::Closed];
 
-    /// Its name outside.
+    /// The name in JSON and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             ConversationStatus::Active => "active",
@@ -48,7 +48,7 @@ impl ConversationStatus {
         Self::ALL.into_iter().find(|status| *status as i16 == number)
     }
 
-    /// Whether a message may be written, and what the conversation is then. `None` when it is closed.
+    /// The status after a new message; `None` if it is closed.
     pub fn after_message(self) -> Option<ConversationStatus> {
         match self {
             ConversationStatus::Active | ConversationStatus::Archived => {
@@ -59,16 +59,16 @@ impl ConversationStatus {
     }
 }
 
-/// Where a page of a list of conversations ends: the next begins after it.
+/// Keyset of a page of conversations: the next page begins after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub struct ConversationKeyset {
     /// When the last message was accepted.
     pub last_at: OffsetDateTime,
     /// Which conversation.
     pub id: ConversationId,
 }
 
-/// One of the two who talk.
+/// A side of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The business user.
@@ -88,11 +88,11 @@ pub struct Conversation {
     pub business_name: Arc<str>,
     /// The mobile user.
     pub phone: Phone,
-    /// What may happen in it.
+    /// The status.
     pub status: ConversationStatus,
     /// The `seq` of the last message; 0 without any.
     pub last_seq: i64,
-    /// When the last message was accepted, or the conversation begun.
+    /// When the last message was accepted, or the conversation opened.
     pub last_at: OffsetDateTime,
     /// Messages that the business user has not read.
     pub unread_business: i32,
@@ -103,12 +103,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Which of the two somebody is; `None` for everybody else, to whom it does not exist.
+    /// The side of a party; `None` for everybody else, to whom the conversation does not exist.
     pub fn side(&self, party: &Party) -> Option<Side> {
         Conversation::side_of(self.business, &self.phone, party)
     }
 
-    /// The same, knowing nothing but the two.
+    /// The same, for two given sides.
     pub fn side_of(business: UserId, phone: &Phone, party: &Party) -> Option<Side> {
         match party {
             Party::Business(id) => (*id == business).then_some(Side::Business),
@@ -116,7 +116,7 @@ impl Conversation {
         }
     }
 
-    /// Who is on a side.
+    /// The party on a side.
     pub fn party(&self, side: Side) -> Party {
         match side {
             Side::Business => Party::Business(self.business),
@@ -124,7 +124,7 @@ impl Conversation {
         }
     }
 
-    /// What a side has not read.
+    /// The unread count of a side.
     pub fn unread(&self, side: Side) -> i32 {
         match side {
             Side::Business => self.unread_business,
@@ -132,7 +132,7 @@ impl Conversation {
         }
     }
 
-    /// How a side is shown to the other.
+    /// The display name of a side.
     pub fn name(&self, side: Side) -> Arc<str> {
         match side {
             Side::Business => Arc::clone(&self.business_name),
@@ -151,17 +151,18 @@ impl Side {
     }
 }
 
-/// The rules that a chat message breaks.
-pub fn broken_rules(draft: &Draft, client_message_id: Option<&str>) -> Vec<FieldError> {
+/// The rules that a chat message violates.
+pub fn broken_rules(draft: &MessageDraft, client_message_id: Option<&str>) -> Vec<FieldError> {
     let mut broken = draft.broken_rules();
     if draft.subject.is_some() {
-        let message = "a chat message has no subject";
+        let message = "a chat message cannot have a subject";
         broken.push(FieldError::new("subject", "not_allowed", message));
     }
     if client_message_id.is_some_and(|id| {
-        id.is_empty() || id.contains('\0') || id.chars().count() > CLIENT_ID_LIMIT
+        id.is_empty() || id.contains('\0') || id.chars().count() > MAX_CLIENT_MESSAGE_ID_LEN
     }) {
-        let message = format!("clientMessageId has 1 to {CLIENT_ID_LIMIT} characters");
+        let message =
+            format!("clientMessageId must have 1 to {MAX_CLIENT_MESSAGE_ID_LEN} characters");
         broken.push(FieldError::new("clientMessageId", "out_of_range", message));
     }
     broken

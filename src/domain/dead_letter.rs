@@ -1,15 +1,15 @@
-//! What is given up, and where the cause lies.
+//! Dead letters: where their cause lies.
 
 use std::fmt;
 
-/// Where the cause of a dead letter lies, which is also who can do something about it.
+/// Where the cause of a dead letter lies, which is also who can fix it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeadLetterClass {
-    /// The recipient: connected and silent, unknown, or gone.
+    /// The recipient: not acknowledging, unknown, or gone.
     Recipient,
-    /// A service that delivery goes through: push, mail, webhook.
+    /// An external service: push, mail, webhook.
     Provider,
-    /// What was sent.
+    /// The content.
     Content,
     /// The appliance itself.
     System,

@@ -1,26 +1,26 @@
-//! A bounded queue that serves its parties in turn.
+//! A bounded queue that is fair between parties.
 //!
-//! Deficit round robin by rows: in each turn a party gets an equal share of the rows of a batch as credit, and
-//! takes as many of its requests as its credit pays for, in their order. So a party with one request waits for one
-//! turn of each of the others, however much those have queued.
+//! Deficit round robin by rows: in each turn a party gets an equal share of a batch's rows as credit, and
+//! takes requests in order while its credit lasts. A party with one request waits for one turn of each other
+//! party, however much those have queued.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Queues of parties that emptied are kept for the next ones, so that a request costs no allocation.
+/// Empty queues are kept for reuse, so that a request costs no allocation.
 const SPARE_QUEUES: usize = 64;
 /// … unless they have grown past this.
 const SPARE_CAPACITY: usize = 64;
 
-/// Requests that wait, by party. A party is named by a number; `None` is the process itself.
+/// Queued requests by party. A party is identified by a number; `None` is the process itself.
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    parties: HashMap<u64, Waiting<T>>,
-    /// Every party that has a request, once; the first is next.
+    parties: HashMap<u64, PartyQueue<T>>,
+    /// Parties with requests, each once; the first is next.
     turns: VecDeque<u64>,
-    /// The first of the turns has its credit.
+    /// Whether the first party has got its credit.
     has_credit: bool,
     own: Requests<T>,
-    /// Whether the requests of the process itself went first into the last batch that had both.
+    /// Whether the process's own requests went first into the last batch that had both.
     own_first: bool,
     spare: Vec<Requests<T>>,
     len: usize,
@@ -28,24 +28,24 @@ pub struct FairQueue<T> {
     share: usize,
 }
 
-/// Each with its rows.
+/// Requests with their row counts.
 type Requests<T> = VecDeque<(usize, T)>;
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct PartyQueue<T> {
     requests: Requests<T>,
-    /// Rows that the party may take now.
+    /// Rows that the party may still take.
     credit: usize,
 }
 
-/// What one transaction stores.
+/// A batch for one transaction.
 struct Batch<T> {
     requests: Vec<T>,
     rows: usize,
 }
 
 impl<T> Batch<T> {
-    /// Whether so many rows more may come in: a request larger than a batch comes alone.
+    /// Whether more rows fit: a request larger than a batch comes alone.
     fn has_room(&self, rows: usize, most: usize) -> bool {
         self.rows == 0 || self.rows + rows <= most
     }
@@ -57,7 +57,7 @@ impl<T> Batch<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// An empty queue for `capacity` requests; one party may use half of it.
+    /// An empty queue for `capacity` requests; a party may use half of it.
     pub fn new(capacity: usize) -> FairQueue<T> {
         FairQueue {
             parties: HashMap::new(),
@@ -72,7 +72,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// How many requests wait.
+    /// Number of queued requests.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -82,10 +82,10 @@ impl<T> FairQueue<T> {
         self.len == 0
     }
 
-    /// Queues a request behind those of its party.
+    /// Queues a request behind others of its party.
     ///
     /// # Errors
-    /// The request, when the queue is full or the party has used its share.
+    /// The request, if the queue is full or the party has used its share.
     pub fn push(&mut self, party: Option<u64>, rows: usize, request: T) -> Result<(), T> {
         if self.len >= self.capacity {
             return Err(request);
@@ -97,7 +97,7 @@ impl<T> FairQueue<T> {
                 let turns = &mut self.turns;
                 let waiting = self.parties.entry(party).or_insert_with(|| {
                     turns.push_back(party);
-                    Waiting { requests: spare.pop().unwrap_or_default(), credit: 0 }
+                    PartyQueue { requests: spare.pop().unwrap_or_default(), credit: 0 }
                 });
                 (&mut waiting.requests, self.share)
             }
@@ -105,14 +105,14 @@ impl<T> FairQueue<T> {
         if requests.len() >= share {
             return Err(request);
         }
-        // One without rows is work all the same.
+        // A request without rows still costs something.
         requests.push_back((rows.max(1), request));
         self.len += 1;
         Ok(())
     }
 
-    /// Takes a batch of at most `most` rows; a request that has more comes alone. When both the process itself and
-    /// parties wait, each has half of it.
+    /// Takes a batch of at most `most` rows; a larger request comes alone. If both the process itself and
+    /// parties have requests, each gets half.
     pub fn take(&mut self, most: usize) -> Vec<T> {
         let mut batch = Batch { requests: Vec::new(), rows: 0 };
         let half = most.div_ceil(2);
@@ -135,7 +135,7 @@ impl<T> FairQueue<T> {
         batch.requests
     }
 
-    /// Drops all that wait.
+    /// Drops all requests.
     pub fn clear(&mut self) {
         self.parties.clear();
         self.turns.clear();
@@ -152,7 +152,7 @@ impl<T> FairQueue<T> {
 
     fn take_in_turn(&mut self, batch: &mut Batch<T>, most: usize) {
         let credit = (most / self.turns.len().max(1)).max(1);
-        // Turns since the last request was taken.
+        // Turns since a request was taken.
         let mut in_vain = 0;
         while let Some(&party) = self.turns.front()
             && batch.rows < most
@@ -170,7 +170,7 @@ impl<T> FairQueue<T> {
                     break;
                 }
                 if !batch.has_room(*rows, most) {
-                    // It keeps its turn, and is the first of the next batch.
+                    // It keeps its turn and is first in the next batch.
                     return;
                 }
                 waiting.credit -= rows;
@@ -190,14 +190,14 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// The first in turn goes behind the others, or leaves when nothing of it waits.
+    /// The first party moves to the back, or leaves if it has no requests.
     fn end_turn(&mut self, party: u64) {
         self.turns.pop_front();
         self.has_credit = false;
-        let is_empty = |waiting: &Waiting<T>| waiting.requests.is_empty();
+        let is_empty = |waiting: &PartyQueue<T>| waiting.requests.is_empty();
         if !self.parties.get(&party).is_some_and(is_empty) {
             self.turns.push_back(party);
-        } else if let Some(Waiting { requests, .. }) = self.parties.remove(&party)
+        } else if let Some(PartyQueue { requests, .. }) = self.parties.remove(&party)
             && self.spare.len() < SPARE_QUEUES
             && requests.capacity() <= SPARE_CAPACITY
         {
@@ -205,14 +205,14 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Gives everybody the credit of so many turns that the next request can be taken: when all have large requests,
-    /// going round until one is paid for would take a turn of each for every few rows.
+    /// Gives every party the credit of as many turns as the cheapest next request needs: with large requests
+    /// only, single turns would take too long.
     fn advance(&mut self, credit: usize) {
-        let turns_to_next = |waiting: &Waiting<T>| {
+        let turns_to_next = |waiting: &PartyQueue<T>| {
             let rows = waiting.requests.front().map_or(0, |(rows, _)| *rows);
             rows.saturating_sub(waiting.credit).div_ceil(credit)
         };
-        // The last of them is given by the turn itself.
+        // The turn itself gives the last one.
         let turns = self.parties.values().map(turns_to_next).min().unwrap_or_default();
         let more = turns.saturating_sub(1) * credit;
         for waiting in self.parties.values_mut() {
@@ -382,6 +382,8 @@ mod tests {
             for _ in 0..before {
                 queue.take(MOST);
             }
+            // A party whose requests have run out leaves a larger share to the others.
+            let share = MOST / queue.turns.len().max(1);
             let newcomer = (Some(99), 0, 1);
             push(&mut queue, newcomer.0, newcomer.1, newcomer.2);
             let mut others: BTreeMap<Option<u64>, usize> = BTreeMap::new();
@@ -395,7 +397,6 @@ mod tests {
                     break;
                 }
             }
-            let share = MOST / sizes.len();
             for (party, rows) in sizes.iter().enumerate() {
                 let taken = others.get(&Some(party as u64)).copied().unwrap_or_default();
                 prop_assert!(taken <= share + rows, "{taken} rows, {share} a turn, {rows} a request");

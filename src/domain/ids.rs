@@ -1,4 +1,4 @@
-//! Identifiers, one type each, so that a message's id can never be taken for a user's.
+//! Identifiers, one type each, so that a message id can never be used as a user id.
 
 use std::{fmt, time::Duration};
 
@@ -37,25 +37,25 @@ id! {
     MessageId
 }
 
-/// The bits of an id below its milliseconds.
-const BELOW_MILLIS: u32 = 80;
+/// Bits below the milliseconds.
+const BITS_BELOW_MILLIS: u32 = 80;
 
 impl MessageId {
-    /// Below every id that was made at this time or later.
+    /// A lower bound of every id created at this time or later.
     pub fn first_of(time: OffsetDateTime) -> MessageId {
         let millis = u128::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-        MessageId(Uuid::from_u128(millis << BELOW_MILLIS))
+        MessageId(Uuid::from_u128(millis << BITS_BELOW_MILLIS))
     }
 
-    /// Whether this may be a message, and is no bound in time.
-    pub fn is_of_a_message(self) -> bool {
+    /// Whether this may be the id of a message, not just a time bound.
+    pub fn is_message_id(self) -> bool {
         self != MessageId::first_of(self.time())
     }
 
-    /// Below every id that was made at most so long before this one.
+    /// A lower bound of every id created at most `by` before this one.
     pub fn earlier(self, by: Duration) -> MessageId {
-        let millis = (self.0.as_u128() >> BELOW_MILLIS).saturating_sub(by.as_millis());
-        MessageId(Uuid::from_u128(millis << BELOW_MILLIS))
+        let millis = (self.0.as_u128() >> BITS_BELOW_MILLIS).saturating_sub(by.as_millis());
+        MessageId(Uuid::from_u128(millis << BITS_BELOW_MILLIS))
     }
 
     /// The lowest id above this one.
@@ -63,10 +63,10 @@ impl MessageId {
         MessageId(Uuid::from_u128(self.0.as_u128().saturating_add(1)))
     }
 
-    /// When it was made, by the clock of the process that made it.
+    /// When it was created, by the clock of that process.
     pub fn time(self) -> OffsetDateTime {
         let nanos =
-            i128::try_from(self.0.as_u128() >> BELOW_MILLIS).unwrap_or_default() * 1_000_000;
+            i128::try_from(self.0.as_u128() >> BITS_BELOW_MILLIS).unwrap_or_default() * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
@@ -80,7 +80,7 @@ id! {
     UserId
 }
 id! {
-    /// A mobile user, who is known to everyone else by phone number.
+    /// A mobile user, known to everyone else by phone number.
     MobileUserId
 }
 id! {
@@ -92,20 +92,20 @@ id! {
     DeadLetterId
 }
 
-/// A process of an installation; a new one each time it starts. Shown as sixteen hexadecimal digits.
+/// A process of an installation, new at each start. Displayed as sixteen hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; 8]);
 
-/// The length of a process's name.
-const NODE_DIGITS: usize = 16;
+/// Length of a displayed node id.
+const NODE_ID_LEN: usize = 16;
 
-/// What is not the name of a process.
+/// Not a node id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a process is named by sixteen hexadecimal digits")]
-pub struct BadNodeId;
+#[error("a node id has sixteen hexadecimal digits")]
+pub struct InvalidNodeId;
 
 impl NodeId {
-    /// Its bytes, as they are stored and sent.
+    /// The bytes, as stored and sent.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
     }
@@ -136,12 +136,12 @@ impl fmt::Debug for NodeId {
 }
 
 impl std::str::FromStr for NodeId {
-    type Err = BadNodeId;
+    type Err = InvalidNodeId;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // Reading a number would also take a sign, and fewer digits.
-        let fits = text.len() == NODE_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let fits = text.len() == NODE_ID_LEN && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = fits.then(|| u64::from_str_radix(text, 16).ok()).flatten();
-        number.map(|number| NodeId(number.to_be_bytes())).ok_or(BadNodeId)
+        number.map(|number| NodeId(number.to_be_bytes())).ok_or(InvalidNodeId)
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(format!("{node:?}"), "NodeId(00010203fcfdfeff)");
         assert_eq!("00010203FCFDFEFF".parse(), Ok(node));
         for bad in ["", "xyz", "+00000000000000f", "00010203fcfdfef", "00010203fcfdfeff0"] {
-            assert_eq!(bad.parse::<NodeId>(), Err(BadNodeId), "{bad}");
+            assert_eq!(bad.parse::<NodeId>(), Err(InvalidNodeId), "{bad}");
         }
     }
 

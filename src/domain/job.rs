@@ -1,4 +1,4 @@
-//! Work that is slow or rare: what kinds there are, and what follows from how an attempt went.
+//! Background jobs: their kinds, and the transition after an attempt.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{DeadLetterClass, provider::Provider};
 
-/// What is the same for all jobs of a kind.
+/// Properties of a kind of job.
 struct Properties {
     name: &'static str,
     concurrency: usize,
@@ -16,9 +16,9 @@ struct Properties {
     providers: &'static [Provider],
 }
 
-/// Declares the kinds of jobs: for each its name, the fields that its work has, the service that does it (which
-/// may depend on the fields), and its properties.
-/// Fields are stored as text, so their types need `Display` and `FromStr`.
+/// Declares the kinds of jobs: for each its name, the fields of its payload, the provider it needs (which may
+/// depend on the fields), and its properties. Fields are stored as text, so their types need `Display` and
+/// `FromStr`.
 macro_rules! job_kinds {
     ($(
         $(#[$doc:meta])*
@@ -32,9 +32,9 @@ macro_rules! job_kinds {
             $($(#[$doc])* $kind,)*
         }
 
-        /// What a job is to do, with what it takes to do it.
+        /// The payload of a job.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub enum Work {
+        pub enum JobPayload {
             $($(#[$doc])* $kind { $($(#[$field_doc])* $field: $type,)* },)*
         }
 
@@ -49,18 +49,18 @@ macro_rules! job_kinds {
             }
         }
 
-        impl Work {
+        impl JobPayload {
             /// Which kind it is.
             pub const fn kind(&self) -> JobKind {
                 match self {
-                    $(Work::$kind { .. } => JobKind::$kind,)*
+                    $(JobPayload::$kind { .. } => JobKind::$kind,)*
                 }
             }
 
-            /// The service that it needs.
+            /// The provider it needs.
             pub const fn provider(&self) -> Provider {
                 match self {
-                    $(Work::$kind { $($field),* } => {
+                    $(JobPayload::$kind { $($field),* } => {
                         $(let _ = $field;)*
                         $provider
                     })*
@@ -70,20 +70,20 @@ macro_rules! job_kinds {
             /// Its fields by name, as they are stored.
             pub fn fields(&self) -> Vec<(&'static str, String)> {
                 match self {
-                    $(Work::$kind { $($field),* } => {
+                    $(JobPayload::$kind { $($field),* } => {
                         vec![$((stringify!($field), $field.to_string())),*]
                     })*
                 }
             }
 
-            /// Reads what [`Work::fields`] gave; `None` when a field is missing or cannot be read, which
+            /// Reads what [`JobPayload::fields`] gave; `None` when a field is missing or cannot be read, which
             /// another version may have written.
             pub fn from_fields<'a>(
                 kind: JobKind,
                 field: impl Fn(&'static str) -> Option<&'a str>,
-            ) -> Option<Work> {
+            ) -> Option<JobPayload> {
                 Some(match kind {
-                    $(JobKind::$kind => Work::$kind {
+                    $(JobKind::$kind => JobPayload::$kind {
                         $($field: field(stringify!($field))?.parse().ok()?,)*
                     },)*
                 })
@@ -121,64 +121,64 @@ impl JobKind {
         JobKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// How many run at once in one process.
+    /// Maximum concurrency per process.
     pub const fn concurrency(self) -> usize {
         self.properties().concurrency
     }
 
-    /// How long whoever takes one may keep it without a word.
+    /// Lease of a claimed job without renewal.
     pub const fn lease(self) -> Duration {
         self.properties().lease
     }
 
-    /// Retries before it is given up.
+    /// Retries before it fails.
     pub const fn retries(self) -> u32 {
         self.properties().retries
     }
 
-    /// How long it waits for a provider that cannot be reached before it is given up.
+    /// How long it waits for an unreachable provider before it fails.
     pub const fn provider_timeout(self) -> Duration {
         self.properties().provider_timeout
     }
 
-    /// The providers of its jobs; empty when only the jobs themselves name them.
+    /// The providers of its jobs; empty if they are only known per job.
     pub const fn providers(self) -> &'static [Provider] {
         self.properties().providers
     }
 }
 
-/// How an attempt went.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Attempted {
-    /// It is done.
+pub enum JobOutcome {
+    /// Done.
     Done,
-    /// It failed in a way that may pass.
+    /// A transient failure.
     Failed {
         /// Where the cause lies.
         class: DeadLetterClass,
         /// What happened.
         reason: String,
     },
-    /// It failed in a way that will not pass.
+    /// A permanent failure.
     Rejected {
         /// Where the cause lies.
         class: DeadLetterClass,
         /// What happened.
         reason: String,
     },
-    /// The provider could not be reached: nobody's fault, and nobody's attempt.
+    /// The provider is unreachable: not counted as an attempt.
     Unreachable {
         /// What happened.
         reason: String,
     },
 }
 
-/// What follows.
+/// The transition after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// It goes.
+pub enum JobTransition {
+    /// Delete the job.
     Finish,
-    /// Again, with so many attempts counted.
+    /// Try again, with this number of attempts counted.
     Retry {
         /// Attempts from now on.
         attempts: u32,
@@ -187,7 +187,7 @@ pub enum Next {
         /// Why.
         reason: String,
     },
-    /// To the dead letters.
+    /// Move it to the dead letters.
     Bury {
         /// Where the cause lies.
         class: DeadLetterClass,
@@ -197,33 +197,37 @@ pub enum Next {
 }
 
 /// The longest wait between two attempts.
-const LONGEST_WAIT: Duration = Duration::from_secs(32);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(32);
 
-/// What follows from an attempt of a job that had `attempts` before it.
-pub fn after(
+/// The transition of a job that had `attempts` before this one.
+pub fn after_attempt(
     kind: JobKind,
     attempts: u32,
     created_at: OffsetDateTime,
     now: OffsetDateTime,
-    attempted: Attempted,
-) -> Next {
+    attempted: JobOutcome,
+) -> JobTransition {
     match attempted {
-        Attempted::Done => Next::Finish,
-        Attempted::Rejected { class, reason } => Next::Bury { class, reason },
-        Attempted::Failed { class, reason } if attempts >= kind.retries() => {
-            Next::Bury { class, reason }
+        JobOutcome::Done => JobTransition::Finish,
+        JobOutcome::Rejected { class, reason } => JobTransition::Bury { class, reason },
+        JobOutcome::Failed { class, reason } if attempts >= kind.retries() => {
+            JobTransition::Bury { class, reason }
         }
-        Attempted::Failed { reason, .. } => {
-            // 1, 2, 4, 8, 16, 32 s (system.md, part 5).
+        JobOutcome::Failed { reason, .. } => {
+            // 1, 2, 4, 8, 16, 32 s.
             let wait = Duration::from_secs(1).saturating_mul(1 << attempts.min(5));
-            Next::Retry { attempts: attempts + 1, after: wait.min(LONGEST_WAIT), reason }
+            JobTransition::Retry {
+                attempts: attempts + 1,
+                after: wait.min(MAX_RETRY_DELAY),
+                reason,
+            }
         }
-        Attempted::Unreachable { reason } if now - created_at > kind.provider_timeout() => {
-            Next::Bury { class: DeadLetterClass::Provider, reason }
+        JobOutcome::Unreachable { reason } if now - created_at > kind.provider_timeout() => {
+            JobTransition::Bury { class: DeadLetterClass::Provider, reason }
         }
-        Attempted::Unreachable { reason } => {
-            // The breaker sets the pace; this is for the few failures before it opens.
-            Next::Retry { attempts, after: Duration::from_secs(5), reason }
+        JobOutcome::Unreachable { reason } => {
+            // The breaker sets the pace; this covers the few failures before it opens.
+            JobTransition::Retry { attempts, after: Duration::from_secs(5), reason }
         }
     }
 }
@@ -236,8 +240,8 @@ mod tests {
 
     const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-    fn failed() -> Attempted {
-        Attempted::Failed { class: DeadLetterClass::Provider, reason: "no".to_owned() }
+    fn failed() -> JobOutcome {
+        JobOutcome::Failed { class: DeadLetterClass::Provider, reason: "no".to_owned() }
     }
 
     #[test]
@@ -245,16 +249,16 @@ mod tests {
         let mut waits = Vec::new();
         let mut attempts = 0;
         loop {
-            match after(JobKind::Mail, attempts, START, START, failed()) {
-                Next::Retry { attempts: counted, after, .. } => {
+            match after_attempt(JobKind::Mail, attempts, START, START, failed()) {
+                JobTransition::Retry { attempts: counted, after, .. } => {
                     waits.push(after.as_secs());
                     attempts = counted;
                 }
-                Next::Bury { class, .. } => {
+                JobTransition::Bury { class, .. } => {
                     assert_eq!(class, DeadLetterClass::Provider);
                     break;
                 }
-                Next::Finish => panic!("it failed"),
+                JobTransition::Finish => panic!("it failed"),
             }
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32]);
@@ -265,9 +269,9 @@ mod tests {
         #[test]
         fn a_provider_that_is_down_burns_no_attempts(attempts in 0u32..7, hours in 0i64..24) {
             let now = START + time::Duration::hours(hours);
-            let down = Attempted::Unreachable { reason: String::new() };
-            match after(JobKind::Mail, attempts, START, now, down) {
-                Next::Retry { attempts: counted, .. } => prop_assert_eq!(counted, attempts),
+            let down = JobOutcome::Unreachable { reason: String::new() };
+            match after_attempt(JobKind::Mail, attempts, START, now, down) {
+                JobTransition::Retry { attempts: counted, .. } => prop_assert_eq!(counted, attempts),
                 other => prop_assert!(false, "{:?}", other),
             }
         }
@@ -277,13 +281,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn work_reads_as_it_was_written(subject: String, body: String) {
-            let work = Work::Mail { subject, body };
+            let work = JobPayload::Mail { subject, body };
             let fields = work.fields();
             let field = |name: &str| {
                 fields.iter().find(|(of, _)| *of == name).map(|(_, text)| text.as_str())
             };
-            prop_assert_eq!(Work::from_fields(work.kind(), field), Some(work.clone()));
-            prop_assert_eq!(Work::from_fields(work.kind(), |_| None), None);
+            prop_assert_eq!(JobPayload::from_fields(work.kind(), field), Some(work.clone()));
+            prop_assert_eq!(JobPayload::from_fields(work.kind(), |_| None), None);
             let providers = work.kind().providers();
             prop_assert!(providers.is_empty() || providers.contains(&work.provider()));
         }
@@ -291,8 +295,11 @@ mod tests {
 
     #[test]
     fn a_provider_that_is_down_for_days_is_given_up() {
-        let down = Attempted::Unreachable { reason: String::new() };
+        let down = JobOutcome::Unreachable { reason: String::new() };
         let now = START + time::Duration::hours(25);
-        assert!(matches!(after(JobKind::Mail, 0, START, now, down), Next::Bury { .. }));
+        assert!(matches!(
+            after_attempt(JobKind::Mail, 0, START, now, down),
+            JobTransition::Bury { .. }
+        ));
     }
 }

@@ -1,19 +1,19 @@
-//! How much is taken on.
+//! Limits on what parties may send, open and change.
 
 use std::time::Duration;
 
 use super::{Party, rate::Rate};
 
-/// The limits of the configuration; 0 means none, but for connections.
+/// The configured limits; 0 means none, except for connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Messages a user may send in a minute.
     pub messages_per_minute: u32,
     /// Messages a user may send in an hour.
     pub messages_per_hour: u32,
-    /// Messages that all together may send in a second.
+    /// Messages per second of all users together.
     pub messages_per_second: u32,
-    /// Messages whose delivery is in hand at once.
+    /// Maximum number of deliveries in flight.
     pub queue_depth: u64,
     /// Connections one phone may have.
     pub connections_per_user: usize,
@@ -35,7 +35,7 @@ pub struct Limits {
     pub admin_requests_per_minute: u32,
 }
 
-/// What is counted of a party. Each is counted for itself.
+/// A class of events limited per party, each with its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateClass {
     /// Messages that were accepted.
@@ -46,9 +46,9 @@ pub enum RateClass {
     Conversations,
     /// Requests and calls that change something else.
     Writes,
-    /// Receipts that changed nothing. The others are bounded by the messages of the party.
+    /// Receipts without effect. Others are bounded by the party's messages.
     Receipts,
-    /// Requests to the admin API: each may leave an entry in the audit log.
+    /// Admin API requests: each may add an audit log entry.
     Admin,
 }
 
@@ -66,7 +66,7 @@ impl RateClass {
         RateClass::Admin,
     ];
 
-    /// Its name in metrics and in keys of Redis.
+    /// The name in metrics and in Redis keys.
     pub const fn name(self) -> &'static str {
         match self {
             RateClass::Messages => "messages",
@@ -78,21 +78,21 @@ impl RateClass {
         }
     }
 
-    /// What is counted, in words that follow a number.
+    /// What is counted, as words after a number.
     pub const fn counted(self) -> &'static str {
         match self {
             RateClass::Messages => "messages",
             RateClass::Connects => "new connections",
             RateClass::Conversations => "new conversations",
             RateClass::Writes => "changes",
-            RateClass::Receipts => "receipts that change nothing",
-            RateClass::Admin => "requests to the admin API",
+            RateClass::Receipts => "receipts without effect",
+            RateClass::Admin => "admin API requests",
         }
     }
 }
 
 impl Limits {
-    /// The same where there are so many connections in all: nobody has more than half of them.
+    /// Caps the limits: no party may have more than half of all connections.
     #[must_use]
     pub fn at_most(self, connections: usize) -> Limits {
         let half = connections.div_ceil(2).max(1);
@@ -103,7 +103,7 @@ impl Limits {
         }
     }
 
-    /// What a party may do of a class. A class has the same windows for every party.
+    /// The rate limits of a party in a class. A class has the same windows for every party.
     pub fn rates(self, class: RateClass, party: &Party) -> Vec<NamedRate> {
         let minute = |most| (Rate { most, window: Duration::from_secs(60) }, "minute");
         let hour = |most| (Rate { most, window: Duration::from_secs(3600) }, "hour");

@@ -1,4 +1,4 @@
-//! A message: what it carries, and what it must be to be accepted.
+//! Messages: their content, and the rules for accepting them.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use time::OffsetDateTime;
 
 use super::{ConversationId, MessageId, Party, Phone, Status, UserId};
 
-/// The longest subject, in characters (system.md, Entities).
-pub const SUBJECT_LIMIT: usize = 200;
-/// The longest content, in characters (system.md, Entities).
-pub const CONTENT_LIMIT: usize = 10_000;
-/// The most messages in one batch call (system.md, What each part does 1).
-pub const BATCH_LIMIT: usize = 500;
-/// The most bytes of content that one page of messages is read with; a page has one message at least.
-pub const PAGE_BYTES: usize = 256 * 1024;
+/// Maximum length of a subject, in characters.
+pub const MAX_SUBJECT_LEN: usize = 200;
+/// Maximum length of a content, in characters.
+pub const MAX_CONTENT_LEN: usize = 10_000;
+/// Maximum number of messages in a batch call.
+pub const MAX_BATCH_SIZE: usize = 500;
+/// Maximum content of a page of messages, in bytes; a page has at least one message.
+pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 
 /// One-way or chat. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub const PAGE_BYTES: usize = 256 * 1024;
 pub enum MessageKind {
     /// From a business to a phone; nobody can reply to it.
     OneWay = 0,
-    /// Part of a conversation.
+    /// In a conversation.
     Chat = 1,
 }
 
-/// How the content is to be read. The numbers are the stored ones.
+/// Type of the content. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(i16)]
 pub enum ContentType {
@@ -36,13 +36,13 @@ pub enum ContentType {
     Text = 1,
 }
 
-/// Which lane a message takes; a higher one is served first. The numbers are the stored ones.
+/// The lane of a message, a priority queue: higher ones are served first. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i16)]
 pub enum Priority {
     /// Bulk, such as broadcasts.
     Low = 0,
-    /// Everything that says nothing else.
+    /// The default.
     #[default]
     Normal = 1,
     /// Ahead of all others.
@@ -77,40 +77,40 @@ named!(MessageKind { OneWay = "oneWay", Chat = "chat" });
 named!(ContentType { Json = "json", Text = "text" });
 named!(Priority { Low = "low", Normal = "normal", High = "high" });
 
-/// A place in a conversation.
+/// A position in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConversationPosition {
     /// The conversation.
     pub conversation: ConversationId,
-    /// Counts the conversation's messages from 1 without gaps.
+    /// Numbers the messages of the conversation from 1 without gaps.
     pub seq: i64,
 }
 
-/// A stored message, whole.
+/// A stored message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Names it everywhere.
     pub id: MessageId,
-    /// Where it stands in a conversation; `None` exactly for a one-way message, so the kind needs
-    /// no field of its own and the two can never disagree (property 1).
-    pub place: Option<Place>,
+    /// The position in a conversation; `None` exactly for a one-way message, so that the kind needs no field
+    /// of its own and the two can never disagree.
+    pub position: Option<ConversationPosition>,
     /// Who sent it.
     pub sender: Party,
-    /// How the sender is shown: a business user's name, or the phone number.
+    /// Display name of the sender: a business user's name, or the phone number.
     pub from: Arc<str>,
-    /// Who is to get it.
+    /// The recipient.
     pub recipient: Party,
     /// One-way messages only.
     pub subject: Option<String>,
-    /// What it says, exactly as it was sent.
+    /// The content, exactly as sent.
     pub content: String,
     /// How to read the content.
     pub content_type: ContentType,
     /// Its lane.
     pub priority: Priority,
-    /// Where it is on its way.
+    /// The delivery status.
     pub status: Status,
-    /// See [`super::status::Progress`].
+    /// See [`super::status::MessageProgress`].
     pub generation: i32,
     /// Retries in this generation, 0 to 6.
     pub retry_count: u16,
@@ -127,15 +127,15 @@ pub struct Message {
 }
 
 impl Message {
-    /// One-way or chat, told by whether it has a place in a conversation.
+    /// One-way or chat, by whether it has a position in a conversation.
     pub fn kind(&self) -> MessageKind {
-        match self.place {
+        match self.position {
             None => MessageKind::OneWay,
             Some(_) => MessageKind::Chat,
         }
     }
 
-    /// The phones at its ends: one, since the other end is a business user.
+    /// The phone among sender and recipient: one, since the other is a business user.
     pub fn phones(&self) -> impl Iterator<Item = &Phone> {
         [&self.sender, &self.recipient].into_iter().filter_map(|party| match party {
             Party::Mobile(phone) => Some(phone),
@@ -144,21 +144,21 @@ impl Message {
     }
 }
 
-/// A one-way message that has passed every rule and may be stored.
+/// A valid one-way message, ready to be stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OneWay {
+pub struct OneWayMessage {
     id: MessageId,
     sender: UserId,
-    draft: Draft,
+    draft: MessageDraft,
     to: Phone,
 }
 
-/// What a sender asks for, before it is judged.
+/// The content of a message before validation.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Draft {
-    /// Optional, at most [`SUBJECT_LIMIT`] characters.
+pub struct MessageDraft {
+    /// Optional, at most [`MAX_SUBJECT_LEN`] characters.
     pub subject: Option<String>,
-    /// 1 to [`CONTENT_LIMIT`] characters.
+    /// 1 to [`MAX_CONTENT_LEN`] characters.
     pub content: String,
     /// Defaults to text.
     pub content_type: ContentType,
@@ -166,7 +166,7 @@ pub struct Draft {
     pub priority: Priority,
 }
 
-/// One field that breaks a rule.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// The field's name in JSON.
@@ -185,55 +185,55 @@ impl FieldError {
 }
 
 fn judge_text(field: &'static str, text: &str, limit: usize, broken: &mut Vec<FieldError>) {
-    // Counting characters of a huge text is not needed to know that it is too long.
+    // No need to count the characters of a huge text to know that it is too long.
     if text.len() > limit && (text.len() > limit * 4 || text.chars().count() > limit) {
         let message = format!("{field} is longer than {limit} characters");
         broken.push(FieldError::new(field, "too_long", message));
     } else if let Some(c) = text.chars().find(|c| is_refused(*c)) {
         let code = u32::from(c);
         let message = format!(
-            "{field} contains the control character U+{code:04X}; of those only tab, line feed and \
-             carriage return are accepted"
+            "{field} contains the control character U+{code:04X}; only tab, line feed and \
+             carriage return are allowed"
         );
         broken.push(FieldError::new(field, "invalid_character", message));
     }
 }
 
-/// The control characters of ASCII (U+0000 to U+001F) that are no part of a text: nothing shows them, NUL
-/// cannot be stored, and in JSON each is six characters long. What was imported may have them.
+/// ASCII control characters (U+0000 to U+001F) that texts must not contain: nothing displays them, NUL cannot
+/// be stored, and in JSON each takes six characters. Imported messages may have them.
 const fn is_refused(c: char) -> bool {
     c < ' ' && !matches!(c, '\t' | '\n' | '\r')
 }
 
-impl Draft {
-    /// Every rule that the draft breaks.
+impl MessageDraft {
+    /// All rules that the draft violates.
     pub fn broken_rules(&self) -> Vec<FieldError> {
         let mut broken = Vec::new();
         if let Some(subject) = &self.subject {
-            judge_text("subject", subject, SUBJECT_LIMIT, &mut broken);
+            judge_text("subject", subject, MAX_SUBJECT_LEN, &mut broken);
         }
         if self.content.is_empty() {
             broken.push(FieldError::new("content", "required", "content must not be empty"));
         } else {
-            judge_text("content", &self.content, CONTENT_LIMIT, &mut broken);
+            judge_text("content", &self.content, MAX_CONTENT_LEN, &mut broken);
         }
         broken
     }
 }
 
-impl OneWay {
-    /// The only way to a one-way message.
+impl OneWayMessage {
+    /// Validates a one-way message; there is no other constructor.
     ///
     /// # Errors
-    /// Every rule that the draft breaks.
+    /// All rules that the draft violates.
     pub fn new(
         id: MessageId,
         sender: UserId,
         to: Phone,
-        draft: Draft,
-    ) -> Result<OneWay, Vec<FieldError>> {
+        draft: MessageDraft,
+    ) -> Result<OneWayMessage, Vec<FieldError>> {
         let broken = draft.broken_rules();
-        if broken.is_empty() { Ok(OneWay { id, sender, draft, to }) } else { Err(broken) }
+        if broken.is_empty() { Ok(OneWayMessage { id, sender, draft, to }) } else { Err(broken) }
     }
 
     /// Its id.
@@ -241,11 +241,11 @@ impl OneWay {
         self.id
     }
 
-    /// The message as it is stored: pending, in its first generation.
+    /// The message to store: pending, in its first generation.
     pub fn accepted(self, from: Arc<str>, at: OffsetDateTime) -> Message {
         Message {
             id: self.id,
-            place: None,
+            position: None,
             sender: Party::Business(self.sender),
             from,
             recipient: Party::Mobile(self.to),
@@ -272,9 +272,9 @@ mod tests {
 
     use super::*;
 
-    fn one_way(draft: Draft) -> Result<OneWay, Vec<FieldError>> {
+    fn one_way(draft: MessageDraft) -> Result<OneWayMessage, Vec<FieldError>> {
         let phone = Phone::from_stored("+967771234567");
-        OneWay::new(MessageId(Uuid::nil()), UserId(Uuid::nil()), phone, draft)
+        OneWayMessage::new(MessageId(Uuid::nil()), UserId(Uuid::nil()), phone, draft)
     }
 
     // **Feature: enhanced-messaging-system, Property 1: Message Type Consistency**
@@ -284,14 +284,14 @@ mod tests {
         fn a_message_is_one_way_exactly_without_a_conversation(
             content in ".{1,50}".prop_map(|text| text.replace(is_refused, " ")), seq in prop::option::of(1i64..1000)
         ) {
-            let draft = Draft { content, ..Draft::default() };
+            let draft = MessageDraft { content, ..MessageDraft::default() };
             let mut message =
                 one_way(draft).unwrap().accepted("shop".into(), OffsetDateTime::UNIX_EPOCH);
             prop_assert_eq!(message.kind(), MessageKind::OneWay);
             prop_assert_eq!(message.status, Status::Pending);
-            message.place =
-                seq.map(|seq| Place { conversation: ConversationId(Uuid::nil()), seq });
-            prop_assert_eq!(message.kind() == MessageKind::Chat, message.place.is_some());
+            message.position =
+                seq.map(|seq| ConversationPosition { conversation: ConversationId(Uuid::nil()), seq });
+            prop_assert_eq!(message.kind() == MessageKind::Chat, message.position.is_some());
         }
     }
 
@@ -300,16 +300,19 @@ mod tests {
         #[test]
         fn lengths_are_counted_in_characters(extra in 0usize..3, wide in any::<bool>()) {
             let unit = if wide { "🙂" } else { "a" };
-            let content = unit.repeat(CONTENT_LIMIT - 1 + extra);
-            let draft = Draft { content, ..Draft::default() };
+            let content = unit.repeat(MAX_CONTENT_LEN - 1 + extra);
+            let draft = MessageDraft { content, ..MessageDraft::default() };
             prop_assert_eq!(one_way(draft).is_ok(), extra <= 1);
         }
     }
 
     #[test]
     fn control_characters_are_no_part_of_a_text() {
-        let of =
-            |text: String| Draft { subject: Some(text.clone()), content: text, ..Draft::default() };
+        let of = |text: String| MessageDraft {
+            subject: Some(text.clone()),
+            content: text,
+            ..MessageDraft::default()
+        };
         for c in '\0'..='\u{9f}' {
             let broken = of(format!("a{c}b")).broken_rules();
             let found: Vec<_> = broken.iter().map(|e| (e.field, e.code)).collect();
@@ -328,13 +331,13 @@ mod tests {
 
     #[test]
     fn every_broken_rule_is_told_at_once() {
-        let draft = Draft {
-            subject: Some("s".repeat(SUBJECT_LIMIT + 1)),
+        let draft = MessageDraft {
+            subject: Some("s".repeat(MAX_SUBJECT_LEN + 1)),
             content: "nul \0".into(),
-            ..Draft::default()
+            ..MessageDraft::default()
         };
         let codes: Vec<_> = draft.broken_rules().iter().map(|e| (e.field, e.code)).collect();
         assert_eq!(codes, [("subject", "too_long"), ("content", "invalid_character")]);
-        assert_eq!(Draft::default().broken_rules()[0].code, "required");
+        assert_eq!(MessageDraft::default().broken_rules()[0].code, "required");
     }
 }

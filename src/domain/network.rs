@@ -1,8 +1,8 @@
-//! IP networks as they are written in a configuration: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+//! IP networks in CIDR notation: `10.0.0.0/8`, `2001:db8::/32`, or one address.
 
 use core::{fmt, net::IpAddr, str::FromStr};
 
-/// The most networks in one list: each request may be compared with all of them.
+/// Maximum number of networks in a list: each request may be compared with all of them.
 pub const MAX_NETWORKS: usize = 256;
 
 /// An IPv4 or IPv6 network; a single address is a network of one.
@@ -17,30 +17,30 @@ pub struct Network {
     prefix: u8,
 }
 
-/// Why a text is no network, or no list of them.
+/// Why a text is not a network or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// It is written in another way.
-    #[error("'{0}' is neither an address nor a network such as 10.0.0.0/8")]
+    /// It is malformed.
+    #[error("'{0}' is not an address or a network such as 10.0.0.0/8")]
     Malformed(String),
-    /// It has bits set that its prefix leaves open: another prefix may be meant.
-    #[error("'{written}' has bits set after its prefix: write {network}, or another prefix")]
+    /// It has host bits set: another prefix may be meant.
+    #[error("'{written}' has host bits set: use {network} or another prefix")]
     HostBits {
-        /// As it is written.
+        /// As written.
         written: String,
-        /// The network that it is in.
+        /// The network that contains it.
         network: Network,
     },
-    /// There are more than [`MAX_NETWORKS`].
-    #[error("there are more than {MAX_NETWORKS}")]
+    /// More than [`MAX_NETWORKS`].
+    #[error("more than {MAX_NETWORKS} networks")]
     TooMany,
 }
 
 impl Network {
-    /// Reads a list with commas, which may be empty.
+    /// Parses a comma-separated list, which may be empty.
     ///
     /// # Errors
-    /// The first that is no network; or there are too many.
+    /// The first invalid network; or too many.
     pub fn list(text: &str) -> Result<Vec<Network>, NetworkError> {
         let mut parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         let networks = parts.by_ref().take(MAX_NETWORKS).map(str::parse).collect::<Result<_, _>>();
@@ -50,7 +50,7 @@ impl Network {
         }
     }
 
-    /// Whether an address is in it.
+    /// Whether an address is in the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         let shared = match (self.first, address.to_canonical()) {
             (IpAddr::V4(first), IpAddr::V4(other)) => {
@@ -64,9 +64,9 @@ impl Network {
         shared >= u32::from(self.prefix)
     }
 
-    /// The network of an address that has so many leading bits in common with it.
+    /// The network of an address with this prefix.
     fn around(address: IpAddr, prefix: u8) -> Network {
-        // A shift by all bits is none that a processor knows.
+        // A shift by the full width overflows.
         let first = match address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
@@ -81,8 +81,8 @@ impl Network {
     }
 }
 
-/// Networks that are nobody's on the public internet (IANA's registries of special-purpose addresses), each as its first
-/// address and how many bits of it count.
+/// Networks that are not on the public internet (IANA's registries of special-purpose addresses): first
+/// address and prefix.
 const SPECIAL_V4: [([u8; 4], u32); 15] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -100,12 +100,11 @@ const SPECIAL_V4: [([u8; 4], u32); 15] = [
     ([224, 0, 0, 0], 4),
     ([240, 0, 0, 0], 4),
 ];
-/// Of the public part of IPv6, 2000::/3: what leads into IPv4, or to nobody.
+/// Exceptions in the public part of IPv6, 2000::/3: addresses that embed IPv4, or are reserved.
 const SPECIAL_V6: [([u16; 2], u32); 3] =
     [([0x2001, 0], 23), ([0x2001, 0x0db8], 32), ([0x2002, 0], 16)];
 
-/// Whether an address is one on the public internet: neither this machine, nor a private network, nor another way
-/// into one.
+/// Whether an address is on the public internet: not this machine, a private network, or a way into one.
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -125,12 +124,11 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// How many bits an address has.
 fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// A number as everybody writes it: digits, without a sign and without zeros before it.
+/// A decimal number without a sign or leading zeros.
 fn number(text: &str) -> Option<u8> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let padded = text.len() > 1 && text.starts_with('0');
@@ -157,7 +155,7 @@ impl FromStr for Network {
         if network.first != address {
             return Err(NetworkError::HostBits { written: text.to_owned(), network });
         }
-        // An IPv4-mapped address has bits set up to the 96th, so a shorter prefix was refused above.
+        // An IPv4-mapped address has bits set up to the 96th: a shorter prefix was refused above.
         match address.to_canonical() {
             mapped if mapped.is_ipv4() && address.is_ipv6() => {
                 Ok(Network { first: mapped, prefix: prefix.saturating_sub(96) })
@@ -242,10 +240,7 @@ mod tests {
             assert_eq!(bad.parse::<Network>(), Err(NetworkError::Malformed(bad.to_owned())));
         }
         let told = "10.1.2.3/8".parse::<Network>().unwrap_err().to_string();
-        assert_eq!(
-            told,
-            "'10.1.2.3/8' has bits set after its prefix: write 10.0.0.0/8, or another prefix"
-        );
+        assert_eq!(told, "'10.1.2.3/8' has host bits set: use 10.0.0.0/8 or another prefix");
     }
 
     #[test]
@@ -257,7 +252,7 @@ mod tests {
         assert_eq!(Network::list(&many(MAX_NETWORKS)).map(|found| found.len()), Ok(MAX_NETWORKS));
         assert_eq!(Network::list(&many(MAX_NETWORKS + 1)), Err(NetworkError::TooMany));
         let told = Network::list("10.0.0.0/8,balancer").unwrap_err().to_string();
-        assert_eq!(told, "'balancer' is neither an address nor a network such as 10.0.0.0/8");
+        assert_eq!(told, "'balancer' is not an address or a network such as 10.0.0.0/8");
     }
 
     #[test]

@@ -1,17 +1,17 @@
-//! Into which partition a message's delivery goes, and which worker leads which queues.
+//! Assigns messages to partitions, and partitions to workers.
 //!
-//! What has to stay in order is in one partition: the chat messages of a conversation, and the one-way
-//! messages to a recipient. Everything else may be spread, or one recipient would be one worker's work.
+//! A partition keeps the order of its messages: the chat messages of a conversation, and the one-way messages
+//! to a recipient. Everything else may be spread.
 
 use super::{ConversationId, Message, NodeId, Party};
 
-/// How many partitions there are. Stored with each message, so it never changes.
+/// Number of partitions. Stored with each message, so it never changes.
 pub const PARTITIONS: u16 = 64;
 
 /// The partition of a message: by its conversation, or by its recipient when it is in none.
 pub fn of(message: &Message) -> i16 {
-    match message.place {
-        Some(place) => of_conversation(place.conversation),
+    match message.position {
+        Some(position) => of_conversation(position.conversation),
         None => of_recipient(&message.recipient),
     }
 }
@@ -29,7 +29,7 @@ pub fn of_recipient(party: &Party) -> i16 {
     }
 }
 
-/// FNV-1a, because it must give the same number in every process and version.
+/// FNV-1a, because it must be the same in every process and version.
 fn partition(bytes: &[u8]) -> i16 {
     // Below 64, so it fits.
     (hash(bytes.iter().copied()) % u64::from(PARTITIONS)) as i16
@@ -41,9 +41,9 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
     })
 }
 
-/// The queues that `me` leads when these workers are there, in ascending order; none when it is not
-/// among them. Everybody comes to the same result: the queues are spread evenly, to within one, and
-/// most of them stay where they are when a worker comes or goes.
+/// The partitions assigned to `me` among these workers, in ascending order; none if it is not among them.
+/// Every worker computes the same result: partitions are spread evenly, to within one, and most stay when a
+/// worker joins or leaves.
 pub fn led_by(me: NodeId, workers: &[NodeId], partitions: u16) -> Vec<u16> {
     let mut workers = workers.to_vec();
     workers.sort_unstable();
@@ -51,24 +51,24 @@ pub fn led_by(me: NodeId, workers: &[NodeId], partitions: u16) -> Vec<u16> {
     if workers.is_empty() {
         return Vec::new();
     }
-    // Each leads so many, and as many as are left over lead one more.
+    // Each gets this many, and the remainder is spread.
     let each = usize::from(partitions) / workers.len();
     let mut left_over = usize::from(partitions) % workers.len();
     let mut led: Vec<Vec<u16>> = vec![Vec::new(); workers.len()];
     for partition in 0..partitions {
-        // Rendezvous: the worker with the highest weight that still has room.
+        // Rendezvous hashing: the worker with the highest weight that has capacity left.
         let most = each + usize::from(left_over > 0);
-        let open = (0..workers.len()).filter(|place| led[*place].len() < most);
-        if let Some(place) = open.max_by_key(|place| weight(workers[*place], partition)) {
-            left_over -= usize::from(led[place].len() == each);
-            led[place].push(partition);
+        let open = (0..workers.len()).filter(|position| led[*position].len() < most);
+        if let Some(position) = open.max_by_key(|position| weight(workers[*position], partition)) {
+            left_over -= usize::from(led[position].len() == each);
+            led[position].push(partition);
         }
     }
     let mine = workers.binary_search(&me).ok();
-    mine.map(|place| std::mem::take(&mut led[place])).unwrap_or_default()
+    mine.map(|position| std::mem::take(&mut led[position])).unwrap_or_default()
 }
 
-/// FNV-1a with a last stir, because it must be the same in every process and version.
+/// FNV-1a with a final mix, the same in every process and version.
 fn weight(worker: NodeId, partition: u16) -> u64 {
     let hash = hash(worker.as_bytes().iter().copied().chain(partition.to_be_bytes()));
     (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -1,4 +1,4 @@
-//! Who can be at the other end: a phone, or a business user.
+//! Senders and recipients: a phone, or a business user.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Phone, UserId};
 
-/// One end of a message. Every connection belongs to a party, and a party may have several.
+/// A sender or recipient. Every connection belongs to a party, and a party may have several.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Party {
     /// A mobile user, by phone number.
@@ -26,7 +26,7 @@ impl fmt::Debug for Party {
 }
 
 impl Party {
-    /// How a party is called between processes and in keys; holds the phone number, so never for a log.
+    /// The key of a party between processes and in Redis; contains the phone number, so never for a log.
     pub fn key(&self) -> String {
         match self {
             Party::Mobile(phone) => format!("m:{}", phone.as_str()),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One permission. The names are those of the command line and the API.
+/// A permission. Names are those of the command line and the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
     /// Send one-way messages.
@@ -11,16 +11,16 @@ pub enum Permission {
     Chat,
     /// Send one message to many.
     Broadcast,
-    /// Administer the appliance over the admin API.
+    /// Use the admin API.
     Admin,
 }
 
 impl Permission {
-    /// All of them, in the order in which they are listed.
+    /// All permissions, in display order.
     pub const ALL: [Permission; 4] =
         [Permission::SendMessages, Permission::Chat, Permission::Broadcast, Permission::Admin];
 
-    /// The name that people write.
+    /// The name on the command line and in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Permission::SendMessages => "SendMessages",
@@ -44,16 +44,17 @@ impl Permission {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permissions(i32);
 
-/// A name that is no permission.
+/// An unknown permission.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("'{0}' is not a permission; they are SendMessages, Chat, Broadcast and Admin")]
+#[error("'{0}' is not a permission; use SendMessages, Chat, Broadcast or Admin")]
 pub struct UnknownPermission(pub String);
 
 impl Permissions {
-    /// Nothing allowed.
+    /// No permissions.
     pub const NONE: Permissions = Permissions(0);
 
-    /// The stored bits; unknown bits are dropped, so an older binary never grants what it does not know.
+    /// Reads stored bits; unknown ones are dropped, so that an older binary never grants what it does not
+    /// know.
     pub fn from_bits(bits: i32) -> Self {
         let known = Permission::ALL.iter().fold(0, |all, p| all | p.bit());
         Permissions(bits & known)
@@ -64,13 +65,13 @@ impl Permissions {
         self.0
     }
 
-    /// This set and one more.
+    /// Adds a permission.
     #[must_use]
     pub const fn with(self, permission: Permission) -> Self {
         Permissions(self.0 | permission.bit())
     }
 
-    /// Whether the set has it.
+    /// Whether the set contains a permission.
     pub const fn has(self, permission: Permission) -> bool {
         self.0 & permission.bit() != 0
     }
@@ -80,10 +81,10 @@ impl Permissions {
         Permission::ALL.into_iter().filter(move |p| self.has(*p))
     }
 
-    /// Reads names separated by commas; case does not matter.
+    /// Parses comma-separated names, ignoring case.
     ///
     /// # Errors
-    /// The first name that is no permission.
+    /// The first unknown name.
     pub fn parse(list: &str) -> Result<Self, UnknownPermission> {
         list.split(',').map(str::trim).filter(|name| !name.is_empty()).try_fold(
             Permissions::NONE,

@@ -1,16 +1,16 @@
-//! How many in how long: a strict sliding window.
+//! Rate limiting with a strict sliding window.
 //!
-//! Strict means that no window of that length, wherever it begins, holds more than the limit; a
-//! bucket that refills would let nearly twice as many pass in its first window. Time is counted in
-//! sixtieths of the window, so a place becomes free up to a sixtieth later than it could.
+//! Strict means that no window of that length, wherever it begins, exceeds the limit; a token bucket would
+//! let nearly twice as many pass in its first window. Time is counted in sixtieths of the window, so capacity
+//! returns up to a sixtieth late.
 
 use std::time::Duration;
 
-/// Parts that a window's time is counted in. One more than sixty are kept, because something at the
-/// end of a part must count for a whole window from there.
-const PARTS: usize = 61;
+/// Time slots of a window. One more than sixty is kept, because an event at the end of a slot must count for
+/// a whole window from there.
+const SLOTS: usize = 61;
 
-/// At most so many in so long.
+/// A rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// How many; 0 means no limit.
@@ -20,42 +20,42 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The length of a part, in microseconds.
+    /// The length of a slot, in microseconds.
     pub fn part(self) -> u128 {
-        (self.window.as_micros() / (PARTS as u128 - 1)).max(1)
+        (self.window.as_micros() / (SLOTS as u128 - 1)).max(1)
     }
 }
 
-/// What passed lately.
+/// The events in the current window.
 #[derive(Clone, Debug)]
-pub struct Window {
-    counts: [u32; PARTS],
+pub struct SlidingWindow {
+    counts: [u32; SLOTS],
     total: u32,
-    /// The number of the newest part, counted from the clock's zero.
+    /// The number of the newest slot, counted from the clock's zero.
     newest: u128,
 }
 
-impl Default for Window {
+impl Default for SlidingWindow {
     fn default() -> Self {
-        Window { counts: [0; PARTS], total: 0, newest: 0 }
+        SlidingWindow { counts: [0; SLOTS], total: 0, newest: 0 }
     }
 }
 
-impl Window {
-    /// Forgets what is too old at `now`, a time since any fixed zero. A clock that goes back is
-    /// taken to stand.
+impl SlidingWindow {
+    /// Drops slots older than the window. `now` is a time since any fixed zero; a clock that goes back counts
+    /// as standing still.
     fn roll(&mut self, rate: Rate, now: Duration) {
         let part = now.as_micros() / rate.part();
         if part <= self.newest {
             return;
         }
         let steps = part - self.newest;
-        if steps >= PARTS as u128 {
-            self.counts = [0; PARTS];
+        if steps >= SLOTS as u128 {
+            self.counts = [0; SLOTS];
             self.total = 0;
         } else {
             for step in 1..=steps {
-                let place = ((self.newest + step) % PARTS as u128) as usize;
+                let place = ((self.newest + step) % SLOTS as u128) as usize;
                 self.total -= self.counts[place];
                 self.counts[place] = 0;
             }
@@ -63,7 +63,7 @@ impl Window {
         self.newest = part;
     }
 
-    /// How many more may pass now.
+    /// Remaining capacity now.
     pub fn room(&mut self, rate: Rate, now: Duration) -> u32 {
         if rate.most == 0 {
             return u32::MAX;
@@ -72,23 +72,23 @@ impl Window {
         rate.most.saturating_sub(self.total)
     }
 
-    /// Notes that `count` passed. Whether they may is asked with [`Window::room`] before.
+    /// Records `count` events. Check [`SlidingWindow::room`] first.
     pub fn pass(&mut self, rate: Rate, now: Duration, count: u32) {
         if rate.most > 0 {
             self.roll(rate, now);
-            let place = (self.newest % PARTS as u128) as usize;
+            let place = (self.newest % SLOTS as u128) as usize;
             self.counts[place] = self.counts[place].saturating_add(count);
             self.total = self.total.saturating_add(count);
         }
     }
 
-    /// Takes back what was noted and did not pass after all, the latest first.
+    /// Undoes recorded events that did not happen, latest first.
     pub fn give_back(&mut self, count: u32) {
         let mut left = count.min(self.total);
         self.total -= left;
-        for age in 0..PARTS as u128 {
+        for age in 0..SLOTS as u128 {
             let Some(part) = self.newest.checked_sub(age) else { return };
-            let place = (part % PARTS as u128) as usize;
+            let place = (part % SLOTS as u128) as usize;
             let taken = left.min(self.counts[place]);
             self.counts[place] -= taken;
             left -= taken;
@@ -98,7 +98,7 @@ impl Window {
         }
     }
 
-    /// How long until `count` more may pass, if nothing else does; `None` if they never may.
+    /// How long until `count` more events fit, if nothing else happens; `None` if they never fit.
     pub fn wait(&mut self, rate: Rate, now: Duration, count: u32) -> Option<Duration> {
         if rate.most == 0 {
             return Some(Duration::ZERO);
@@ -112,12 +112,12 @@ impl Window {
         if fits(total) {
             return Some(Duration::ZERO);
         }
-        for age in (0..PARTS as u128).rev() {
+        for age in (0..SLOTS as u128).rev() {
             let Some(part) = self.newest.checked_sub(age) else { continue };
-            total -= self.counts[(part % PARTS as u128) as usize];
+            total -= self.counts[(part % SLOTS as u128) as usize];
             if fits(total) {
-                // This part is forgotten when the one after a whole window begins.
-                let free = (part + PARTS as u128) * rate.part();
+                // This slot is dropped a whole window later.
+                let free = (part + SLOTS as u128) * rate.part();
                 let micros = free.saturating_sub(now.as_micros());
                 return Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)));
             }
@@ -125,7 +125,7 @@ impl Window {
         Some(rate.window)
     }
 
-    /// Whether nothing is noted any more.
+    /// Whether the window is empty.
     pub fn is_idle(&mut self, rate: Rate, now: Duration) -> bool {
         self.roll(rate, now);
         self.total == 0
@@ -147,7 +147,7 @@ mod tests {
             most in 1u32..50, steps in prop::collection::vec((0u64..20_000, 1u32..8), 1..200)
         ) {
             let rate = Rate { most, window: MINUTE };
-            let mut window = Window::default();
+            let mut window = SlidingWindow::default();
             let mut now = Duration::from_secs(1_000_000);
             let mut passed: Vec<(Duration, u32)> = Vec::new();
             for (wait, wanted) in steps {
@@ -167,7 +167,7 @@ mod tests {
             wanted in 1u32..8
         ) {
             let rate = Rate { most, window: MINUTE };
-            let mut window = Window::default();
+            let mut window = SlidingWindow::default();
             let mut now = Duration::from_secs(1_000_000);
             for (wait, count) in steps {
                 now += Duration::from_millis(wait);
@@ -191,7 +191,7 @@ mod tests {
             counts in prop::collection::vec(0u32..10, 1..30), back in 0u32..40
         ) {
             let rate = Rate { most: 1000, window: MINUTE };
-            let mut window = Window::default();
+            let mut window = SlidingWindow::default();
             let mut now = Duration::from_secs(7);
             for count in &counts {
                 now += Duration::from_millis(1500);
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn no_limit_is_no_limit() {
         let rate = Rate { most: 0, window: MINUTE };
-        let mut window = Window::default();
+        let mut window = SlidingWindow::default();
         window.pass(rate, MINUTE, 1_000_000);
         assert_eq!(window.room(rate, MINUTE), u32::MAX);
         assert_eq!(window.wait(rate, MINUTE, u32::MAX), Some(Duration::ZERO));

@@ -1,134 +1,137 @@
-//! Whether a copy of the database may be read from: by how far it lags behind, with hysteresis, so that
-//! one at the edge does not go in and out.
+//! Whether a database replica may serve reads: by its replication lag, with hysteresis against flapping.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// A copy that lags by more than this is left out.
-pub const TOO_FAR: Duration = Duration::from_secs(1);
-/// A copy that was left out has to be as near as this again …
-const NEAR: Duration = Duration::from_millis(500);
+/// A replica with more lag is excluded.
+pub const MAX_LAG: Duration = Duration::from_secs(1);
+/// An excluded replica must have at most this lag …
+const RECOVERED_LAG: Duration = Duration::from_millis(500);
 /// … so many times in a row.
-const IN_A_ROW: u8 = 3;
+const RECOVERY_STREAK: u8 = 3;
 
-/// What a measurement found.
+/// The result of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measured {
-    /// What it lacks is no older than this.
+pub enum LagMeasurement {
+    /// Lag of at most this.
     Lag(Duration),
-    /// What it lacks is older than can be told: than this at least.
+    /// The lag exceeds the recorded history: it is at least this.
     LagOver(Duration),
-    /// It does not answer, or is no copy of this database.
+    /// The replica does not answer, or is not a replica of this database.
     Gone,
 }
 
-impl Measured {
-    /// The lag, as far as it can be told.
+impl LagMeasurement {
+    /// The lag, if known.
     pub fn lag(self) -> Option<Duration> {
         match self {
-            Measured::Lag(lag) | Measured::LagOver(lag) => Some(lag),
-            Measured::Gone => None,
+            LagMeasurement::Lag(lag) | LagMeasurement::LagOver(lag) => Some(lag),
+            LagMeasurement::Gone => None,
         }
     }
 }
 
-/// How a copy stands.
+/// Health of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It is read from.
+pub enum ReplicaHealth {
+    /// It serves reads.
     Usable,
-    /// It lags, or has not been near for long enough.
+    /// It lags, or has not recovered for long enough.
     Lagging,
     /// It does not answer.
     Down,
 }
 
-impl Standing {
-    /// Its name on the health page.
+impl ReplicaHealth {
+    /// The name on the health page.
     pub fn name(self) -> &'static str {
         match self {
-            Standing::Usable => "usable",
-            Standing::Lagging => "lagging",
-            Standing::Down => "down",
+            ReplicaHealth::Usable => "usable",
+            ReplicaHealth::Lagging => "lagging",
+            ReplicaHealth::Down => "down",
         }
     }
 }
 
-/// The judgement of one copy, measurement after measurement.
+/// Judges the health of a replica from successive measurements.
 #[derive(Clone, Copy, Debug)]
-pub struct Watch {
-    standing: Standing,
+pub struct ReplicaMonitor {
+    standing: ReplicaHealth,
     near: u8,
 }
 
-impl Default for Watch {
-    /// Nothing is known of it: the first good measurement lets it in.
+impl Default for ReplicaMonitor {
+    /// Unknown at first: one good measurement makes it usable.
     fn default() -> Self {
-        Watch { standing: Standing::Down, near: IN_A_ROW - 1 }
+        ReplicaMonitor { standing: ReplicaHealth::Down, near: RECOVERY_STREAK - 1 }
     }
 }
 
-impl Watch {
-    /// How the copy stands.
-    pub fn standing(self) -> Standing {
+impl ReplicaMonitor {
+    /// The health after the last measurement.
+    pub fn standing(self) -> ReplicaHealth {
         self.standing
     }
 
-    /// The judgement after another measurement.
+    /// The state after another measurement.
     #[must_use]
-    pub fn after(self, measured: Measured) -> Watch {
-        let left_out = |standing| Watch { standing, near: 0 };
+    pub fn after(self, measured: LagMeasurement) -> ReplicaMonitor {
+        let left_out = |standing| ReplicaMonitor { standing, near: 0 };
         match (measured, self.standing) {
-            (Measured::Gone, _) => left_out(Standing::Down),
-            (Measured::LagOver(_), _) => left_out(Standing::Lagging),
-            (Measured::Lag(lag), _) if lag > TOO_FAR => left_out(Standing::Lagging),
-            (Measured::Lag(_), Standing::Usable) => self,
-            (Measured::Lag(lag), _) if lag > NEAR => left_out(Standing::Lagging),
-            (Measured::Lag(_), _) if self.near + 1 >= IN_A_ROW => {
-                Watch { standing: Standing::Usable, near: 0 }
+            (LagMeasurement::Gone, _) => left_out(ReplicaHealth::Down),
+            (LagMeasurement::LagOver(_), _) => left_out(ReplicaHealth::Lagging),
+            (LagMeasurement::Lag(lag), _) if lag > MAX_LAG => left_out(ReplicaHealth::Lagging),
+            (LagMeasurement::Lag(_), ReplicaHealth::Usable) => self,
+            (LagMeasurement::Lag(lag), _) if lag > RECOVERED_LAG => {
+                left_out(ReplicaHealth::Lagging)
             }
-            (Measured::Lag(_), _) => Watch { standing: Standing::Lagging, near: self.near + 1 },
+            (LagMeasurement::Lag(_), _) if self.near + 1 >= RECOVERY_STREAK => {
+                ReplicaMonitor { standing: ReplicaHealth::Usable, near: 0 }
+            }
+            (LagMeasurement::Lag(_), _) => {
+                ReplicaMonitor { standing: ReplicaHealth::Lagging, near: self.near + 1 }
+            }
         }
     }
 }
 
-/// How many moments are remembered, and how far apart they are at least.
-const MOMENTS: usize = 256;
-const APART: Duration = Duration::from_millis(200);
+/// How many samples are kept, and their minimum interval.
+const MAX_SAMPLES: usize = 256;
+const MIN_SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where the original's log ended, and when: to tell the age of what a copy lacks.
+/// The primary's log positions over time, to determine the age of what a replica lacks.
 #[derive(Debug, Default)]
-pub struct Positions {
+pub struct LogPositions {
     moments: VecDeque<(Instant, u64)>,
 }
 
-impl Positions {
-    /// Notes that at `at` the log reached at least to `position`.
+impl LogPositions {
+    /// Records that the log had reached at least `position` at `at`.
     pub fn note(&mut self, at: Instant, position: u64) {
-        // After a failover the log may end before where the lost original's did.
+        // After a failover, the log may end before that of the lost primary.
         while self.moments.back().is_some_and(|(_, last)| *last > position) {
             self.moments.pop_back();
         }
-        if self.moments.back().is_some_and(|(last, _)| at < *last + APART) {
+        if self.moments.back().is_some_and(|(last, _)| at < *last + MIN_SAMPLE_INTERVAL) {
             return;
         }
-        if self.moments.len() == MOMENTS {
+        if self.moments.len() == MAX_SAMPLES {
             self.moments.pop_front();
         }
         self.moments.push_back((at, position));
     }
 
-    /// How old that is which a copy at `position` may lack, seen from `now`: everything that was
-    /// committed before the newest moment which the copy has reached is in the copy.
-    pub fn lag(&self, position: u64, now: Instant) -> Measured {
+    /// The replication lag of a replica at `position`: everything committed before the newest sample that the
+    /// replica has reached is on the replica.
+    pub fn lag(&self, position: u64, now: Instant) -> LagMeasurement {
         let reached = self.moments.iter().rev().find(|(_, reached)| *reached <= position);
         match (reached, self.moments.front()) {
-            (Some((at, _)), _) => Measured::Lag(now.saturating_duration_since(*at)),
+            (Some((at, _)), _) => LagMeasurement::Lag(now.saturating_duration_since(*at)),
             (None, oldest) => {
                 let oldest = oldest.map_or(now, |(at, _)| *at);
-                Measured::LagOver(now.saturating_duration_since(oldest))
+                LagMeasurement::LagOver(now.saturating_duration_since(oldest))
             }
         }
     }
@@ -142,8 +145,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn standings(measured: impl IntoIterator<Item = Measured>) -> Vec<Standing> {
-        let mut watch = Watch::default();
+    fn standings(measured: impl IntoIterator<Item = LagMeasurement>) -> Vec<ReplicaHealth> {
+        let mut watch = ReplicaMonitor::default();
         measured
             .into_iter()
             .map(|measured| {
@@ -155,33 +158,33 @@ mod tests {
 
     #[test]
     fn it_goes_out_at_once_and_comes_back_slowly() {
-        use Standing::{Down, Lagging, Usable};
-        let lag = |n| Measured::Lag(millis(n));
+        use ReplicaHealth::{Down, Lagging, Usable};
+        let lag = |n| LagMeasurement::Lag(millis(n));
         assert_eq!(
             standings([lag(0), lag(900), lag(1001), lag(900), lag(10), lag(10), lag(600), lag(0)]),
             [Usable, Usable, Lagging, Lagging, Lagging, Lagging, Lagging, Lagging]
         );
         assert_eq!(
-            standings([Measured::Gone, lag(0), lag(0), lag(0), lag(999)]),
+            standings([LagMeasurement::Gone, lag(0), lag(0), lag(0), lag(999)]),
             [Down, Lagging, Lagging, Usable, Usable]
         );
-        assert_eq!(standings([Measured::LagOver(millis(1)), lag(0)]), [Lagging, Lagging]);
+        assert_eq!(standings([LagMeasurement::LagOver(millis(1)), lag(0)]), [Lagging, Lagging]);
     }
 
     #[test]
     fn the_lag_is_the_age_of_what_is_missing() {
-        let mut positions = Positions::default();
+        let mut positions = LogPositions::default();
         let begun = Instant::now();
         for n in 0..10 {
             positions.note(begun + millis(300 * n), 100 * n);
         }
         let now = begun + millis(3000);
-        assert_eq!(positions.lag(900, now), Measured::Lag(millis(300)));
-        assert_eq!(positions.lag(899, now), Measured::Lag(millis(600)));
-        assert_eq!(positions.lag(0, now), Measured::Lag(millis(3000)));
-        let mut late = Positions::default();
+        assert_eq!(positions.lag(900, now), LagMeasurement::Lag(millis(300)));
+        assert_eq!(positions.lag(899, now), LagMeasurement::Lag(millis(600)));
+        assert_eq!(positions.lag(0, now), LagMeasurement::Lag(millis(3000)));
+        let mut late = LogPositions::default();
         late.note(begun, 100);
-        assert_eq!(late.lag(99, now), Measured::LagOver(millis(3000)));
+        assert_eq!(late.lag(99, now), LagMeasurement::LagOver(millis(3000)));
         for n in 0..10_000 {
             late.note(begun + millis(n), 100 + n);
         }

@@ -1,20 +1,20 @@
-//! How long things are kept.
+//! Retention periods.
 
 use std::time::Duration;
 
-/// How long things are kept. `None`: for ever.
+/// Retention periods; `None` is forever.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
     /// Dead letters.
     pub dead_letters: Duration,
-    /// The audit log: who looked at whose data.
+    /// Audit log entries.
     pub audit_log: Duration,
-    /// Messages that are delivered, read or failed for good, from their acceptance.
+    /// Delivered, read and failed messages, counted from acceptance.
     pub messages: Option<Duration>,
-    /// The unusual steps of messages' ways.
+    /// Delivery events.
     pub events: Option<Duration>,
-    /// The rows of messages that an administrator deleted, from their deletion.
+    /// Messages deleted by an administrator, counted from deletion.
     pub deleted: Duration,
-    /// Idempotency keys and their answers.
+    /// Idempotency keys and their responses.
     pub idempotency_keys: Duration,
 }

@@ -1,40 +1,40 @@
-//! When an unacknowledged delivery is tried again, and when it is given up.
+//! When an unacknowledged delivery is retried, and when it fails.
 
 use std::time::Duration;
 
-/// The policy for deliveries that were written to a live connection and not acknowledged.
+/// The retry policy of deliveries that were written to a live connection and not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How long an acknowledgement is awaited on a live connection.
+    /// How long a live connection has to acknowledge.
     pub acknowledge_timeout: Duration,
-    /// The wait before the first retry; each further one doubles it.
+    /// Delay before the first retry; each further one doubles it.
     pub base: Duration,
-    /// How many retries before the message is given up (system.md: six, after 1, 2, 4, 8, 16, 32 s).
+    /// Retries before the message fails: six by default, after 1, 2, 4, 8, 16, 32 s.
     pub attempts: u16,
 }
 
-/// What follows from an attempt that was not acknowledged.
+/// The reaction to a missed acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterMiss {
     /// Try again.
     Retry {
         /// The retry count from now on.
         retry_count: u16,
-        /// How long to wait first.
+        /// The delay before it.
         after: Duration,
     },
-    /// All retries are used up: the message fails and becomes a dead letter.
+    /// No retries left: the message fails and becomes a dead letter.
     GiveUp,
 }
 
 impl RetryPolicy {
-    /// The wait before retry number `n`, counted from 0. Saturates instead of overflowing.
+    /// The delay before retry `n`, from 0. Saturates instead of overflowing.
     pub fn delay(&self, n: u16) -> Duration {
         let factor = 1u32.checked_shl(u32::from(n)).unwrap_or(u32::MAX);
         self.base.saturating_mul(factor)
     }
 
-    /// Judges one missed acknowledgement of a message that had been retried `retry_count` times.
+    /// The reaction to a missed acknowledgement of a message with `retry_count` retries.
     pub fn after_miss(&self, retry_count: u16) -> AfterMiss {
         if retry_count >= self.attempts {
             AfterMiss::GiveUp

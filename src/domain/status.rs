@@ -1,20 +1,19 @@
-//! The status of a message and the only steps it may take.
+//! The status of a message and its only transitions.
 //!
 //! ```text
 //! pending ──▶ sent ──▶ delivered ──▶ read
 //!               └────▶ failed ──(requeue: next generation)──▶ pending
 //! ```
-//! Inside one generation a status never goes back. An event may take several steps at once (an
-//! acknowledgement of a message that is still pending passes through sent), and an event that
-//! arrives twice is taken once.
+//! Within a generation, a status never goes back. An event may skip statuses (an acknowledgement of a message
+//! that is still pending passes through sent), and a repeated event is ignored.
 
 use std::fmt;
 
-/// Where a message is on its way. The numbers are the stored ones.
+/// The delivery status. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i16)]
 pub enum Status {
-    /// Durable, and no connection of the recipient has it yet.
+    /// Stored; not written to a connection of the recipient yet.
     Pending = 0,
     /// Written to a live connection of the recipient, not yet acknowledged.
     Sent = 1,
@@ -22,42 +21,42 @@ pub enum Status {
     Delivered = 2,
     /// Opened by the recipient.
     Read = 3,
-    /// Given up after the last retry; a dead letter tells why.
+    /// Failed after the last retry; a dead letter has the reason.
     Failed = 4,
 }
 
 /// What can happen to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum StatusEvent {
     /// It was written to a live connection of the recipient.
     Written,
-    /// The recipient's device said that it has it.
+    /// The recipient's device acknowledged it.
     Acknowledged,
     /// The recipient opened it.
     Opened,
     /// The last retry was not acknowledged either.
     GivenUp,
-    /// An administrator put it back: a new generation.
+    /// An administrator requeued it: a new generation.
     Requeued,
 }
 
 /// A status and the generation it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct MessageProgress {
     /// Starts at 0; each requeue, and each late acknowledgement of a failed message, adds one.
     pub generation: i32,
     /// The status inside that generation.
     pub status: Status,
 }
 
-/// A step that does not exist.
+/// An invalid transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {from} message cannot take the step {event:?}")]
-pub struct Illegal {
+#[error("a {from} message cannot take the transition {event:?}")]
+pub struct IllegalTransition {
     /// The status it had.
     pub from: Status,
     /// What was asked.
-    pub event: Event,
+    pub event: StatusEvent,
 }
 
 impl Status {
@@ -86,7 +85,7 @@ impl Status {
         Status::ALL.into_iter().find(|status| *status as i16 == number)
     }
 
-    /// Whether the recipient still has to get it.
+    /// Whether it is not acknowledged yet.
     pub const fn is_waiting(self) -> bool {
         matches!(self, Status::Pending | Status::Sent)
     }
@@ -98,31 +97,32 @@ impl fmt::Display for Status {
     }
 }
 
-impl Progress {
-    /// The state after `event`, equal to the state before where the event is a repeat or comes late.
+impl MessageProgress {
+    /// The state after `event`; unchanged if the event is a repeat or late.
     ///
     /// # Errors
-    /// [`Illegal`] for a step that does not exist: giving up what was never sent, or requeueing what
+    /// [`IllegalTransition`] for a step that does not exist: giving up what was never sent, or requeueing what
     /// has not failed.
-    pub fn after(self, event: Event) -> Result<Progress, Illegal> {
+    pub fn after(self, event: StatusEvent) -> Result<MessageProgress, IllegalTransition> {
         use Status::{Delivered, Failed, Pending, Read, Sent};
-        let to = |status| Progress { status, ..self };
-        let anew = |status| Progress { generation: self.generation.saturating_add(1), status };
+        let to = |status| MessageProgress { status, ..self };
+        let anew =
+            |status| MessageProgress { generation: self.generation.saturating_add(1), status };
         Ok(match (self.status, event) {
-            (Pending | Sent, Event::Written) => to(Sent),
-            (Pending | Sent | Delivered, Event::Acknowledged) => to(Delivered),
-            (Pending | Sent | Delivered | Read, Event::Opened) => to(Read),
-            (Sent | Failed, Event::GivenUp) => to(Failed),
-            (Failed, Event::Requeued) => anew(Pending),
-            // A late word of the device beats our giving up: it is the delivery of a new generation.
-            (Failed, Event::Acknowledged) => anew(Delivered),
-            (Failed, Event::Opened) => anew(Read),
-            // Late or repeated, and already outdone.
-            (Delivered | Read, Event::Written | Event::GivenUp) => self,
-            (Read, Event::Acknowledged) | (Failed, Event::Written) => self,
-            (from @ Pending, event @ Event::GivenUp)
-            | (from @ (Pending | Sent | Delivered | Read), event @ Event::Requeued) => {
-                return Err(Illegal { from, event });
+            (Pending | Sent, StatusEvent::Written) => to(Sent),
+            (Pending | Sent | Delivered, StatusEvent::Acknowledged) => to(Delivered),
+            (Pending | Sent | Delivered | Read, StatusEvent::Opened) => to(Read),
+            (Sent | Failed, StatusEvent::GivenUp) => to(Failed),
+            (Failed, StatusEvent::Requeued) => anew(Pending),
+            // A late acknowledgement overrides the failure: it is the delivery of a new generation.
+            (Failed, StatusEvent::Acknowledged) => anew(Delivered),
+            (Failed, StatusEvent::Opened) => anew(Read),
+            // Late or repeated.
+            (Delivered | Read, StatusEvent::Written | StatusEvent::GivenUp) => self,
+            (Read, StatusEvent::Acknowledged) | (Failed, StatusEvent::Written) => self,
+            (from @ Pending, event @ StatusEvent::GivenUp)
+            | (from @ (Pending | Sent | Delivered | Read), event @ StatusEvent::Requeued) => {
+                return Err(IllegalTransition { from, event });
             }
         })
     }
@@ -134,8 +134,13 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 5] =
-        [Event::Written, Event::Acknowledged, Event::Opened, Event::GivenUp, Event::Requeued];
+    const EVENTS: [StatusEvent; 5] = [
+        StatusEvent::Written,
+        StatusEvent::Acknowledged,
+        StatusEvent::Opened,
+        StatusEvent::GivenUp,
+        StatusEvent::Requeued,
+    ];
 
     /// The single steps that exist, by the specification.
     const EDGES: [(Status, Status); 4] = [
@@ -156,7 +161,7 @@ mod tests {
         fn inside_a_generation_only_existing_steps_are_taken(
             events in prop::collection::vec(prop::sample::select(&EVENTS[..]), 0..40)
         ) {
-            let mut now = Progress { generation: 0, status: Status::Pending };
+            let mut now = MessageProgress { generation: 0, status: Status::Pending };
             for event in events {
                 let Ok(next) = now.after(event) else { continue };
                 if next.generation == now.generation {
@@ -178,9 +183,9 @@ mod tests {
         fn an_event_twice_is_an_event_once(
             start in prop::sample::select(&Status::ALL[..]), event in prop::sample::select(&EVENTS[..])
         ) {
-            let start = Progress { generation: 3, status: start };
+            let start = MessageProgress { generation: 3, status: start };
             if let Ok(once) = start.after(event) {
-                if event != Event::Requeued {
+                if event != StatusEvent::Requeued {
                     prop_assert_eq!(once.after(event), Ok(once));
                 } else {
                     prop_assert!(once.after(event).is_err(), "a requeue may not be taken twice");

@@ -1,29 +1,28 @@
-//! Texts that people give: characters that mislead who reads them, the names of business users, and how much of a
-//! text is repeated in an answer.
+//! User-supplied texts: misleading characters, names of business users, and excerpts for error messages.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
 use uuid::Uuid;
 
-/// The longest name of a business user, in characters.
-pub const NAME_LIMIT: usize = 200;
+/// Maximum length of a business user's name, in characters.
+pub const MAX_NAME_LEN: usize = 200;
 
-/// How much of a text that was given is repeated in an answer about it, in characters.
-const REPEATED: usize = 100;
+/// Maximum length of a quoted user text in an error, in characters.
+const MAX_EXCERPT_LEN: usize = 100;
 
-/// The beginning of a text, for an answer that says what is wrong with it.
+/// The beginning of a text, to quote it in an error.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(REPEATED) {
+    match text.char_indices().nth(MAX_EXCERPT_LEN) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default())),
     }
 }
 
-/// What a reader of documents says is wrong with one. The text that was found there stands in it whole; what was
-/// expected instead comes after it, and is ours.
+/// Shortens a parser's error: the offending text is quoted in it in full; the expectation that follows is
+/// ours.
 pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
-    if fault.chars().nth(REPEATED).is_none() {
+    if fault.chars().nth(MAX_EXCERPT_LEN).is_none() {
         return Cow::Borrowed(fault);
     }
     let at = fault.rfind(", expected ").unwrap_or(fault.len());
@@ -31,15 +30,15 @@ pub fn excerpt_of_fault(fault: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{expected}", excerpt(found)))
 }
 
-/// Whether a character changes the direction in which the text around it is shown. What follows it can
-/// look like other text, so nothing that is shown on a terminal holds it as it is.
-pub const fn turns_direction(c: char) -> bool {
+/// Whether a character changes the direction of the text around it. What follows it can look like other text,
+/// so nothing displayed on a terminal contains it.
+pub const fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether nothing is seen of a character: two texts that differ by it look the same. These are Unicode's
-/// Default_Ignorable_Code_Point, the marks of an annotation, and the blank Braille pattern.
-const fn is_unseen(c: char) -> bool {
+/// Whether a character is invisible: two texts that differ by it look the same. Unicode's
+/// Default_Ignorable_Code_Point, annotation marks, and the blank Braille pattern.
+const fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
@@ -48,31 +47,30 @@ const fn is_unseen(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Why a text is no name of a business user.
+/// Why a text is not a valid name of a business user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Empty or too long.
-    #[error("name must have 1 to {NAME_LIMIT} characters")]
+    #[error("name must have 1 to {MAX_NAME_LEN} characters")]
     Length,
-    /// It has characters that a line of text does not show.
+    /// It has invisible characters, line breaks or tabs.
     #[error(
-        "name is one line of visible text: no tab, no line break, no character of zero width, none \
-         that changes the direction"
+        "name must be one line of visible text, without tabs, line breaks, zero-width or \
+         bidirectional control characters"
     )]
     Unseen,
-    /// An id: with such a name, nobody could tell which of two users is meant.
-    #[error("name must not have the form of an id, because users are named by either")]
+    /// It looks like an id, so that a reference would be ambiguous.
+    #[error("name must not look like an id")]
     IsId,
-    /// `.` or `..`, which a URL cannot hold.
-    #[error("name must not be . or .., which no address can hold")]
+    /// `.` or `..`, which a URL path cannot contain.
+    #[error("name must not be . or ..")]
     Dots,
 }
 
-/// A name in the one form in which names are compared: composed (NFC), without blanks around it, and with
-/// one plain blank wherever there are some.
+/// Normalizes a name for comparison: NFC, trimmed, single spaces.
 pub fn normal_name(text: &str) -> String {
     let mut name = String::with_capacity(text.len());
-    // Line breaks and tabs around it come with a copied text, and are not meant.
+    // Surrounding line breaks and tabs come from copying.
     let composed: String = text.trim().nfc().collect();
     for word in composed.split(is_blank).filter(|word| !word.is_empty()) {
         if !name.is_empty() {
@@ -83,21 +81,22 @@ pub fn normal_name(text: &str) -> String {
     name
 }
 
-/// Blanks within a line: a line break or a tab is none, and is refused instead.
+/// Spaces within a line: line breaks and tabs are refused instead.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The name of a new business user.
+/// Validates the name of a new business user.
 ///
 /// # Errors
 /// See [`NameError`].
 pub fn new_name(text: &str) -> Result<String, NameError> {
     let name = normal_name(text);
-    if name.is_empty() || name.chars().count() > NAME_LIMIT {
+    if name.is_empty() || name.chars().count() > MAX_NAME_LEN {
         return Err(NameError::Length);
     }
-    let is_odd = |c: char| c.is_control() || is_unseen(c) || matches!(c, '\u{2028}' | '\u{2029}');
+    let is_odd =
+        |c: char| c.is_control() || is_invisible(c) || matches!(c, '\u{2028}' | '\u{2029}');
     if name.chars().any(is_odd) {
         return Err(NameError::Unseen);
     }
@@ -117,9 +116,9 @@ mod tests {
     #[test]
     fn no_more_of_a_text_is_repeated_than_its_beginning() {
         assert_eq!(excerpt("short"), "short");
-        let exact = "ä".repeat(REPEATED);
+        let exact = "ä".repeat(MAX_EXCERPT_LEN);
         assert_eq!(excerpt(&exact), exact);
-        assert_eq!(excerpt(&"ä".repeat(10_000)).chars().count(), REPEATED + 1);
+        assert_eq!(excerpt(&"ä".repeat(10_000)).chars().count(), MAX_EXCERPT_LEN + 1);
         let short = "unknown field `x`, expected `y` at line 1 column 5";
         assert_eq!(excerpt_of_fault(short), short);
         let found = "z`, expected `".repeat(10_000);
@@ -127,8 +126,8 @@ mod tests {
         let told = excerpt_of_fault(&long);
         assert!(told.starts_with("unknown field `z`, expected `z"), "{told}");
         assert!(told.ends_with("…, expected one of `content`, `subject`"), "{told}");
-        assert!(told.chars().count() < REPEATED + 60, "{told}");
-        assert_eq!(excerpt_of_fault(&"z".repeat(10_000)).chars().count(), REPEATED + 1);
+        assert!(told.chars().count() < MAX_EXCERPT_LEN + 60, "{told}");
+        assert_eq!(excerpt_of_fault(&"z".repeat(10_000)).chars().count(), MAX_EXCERPT_LEN + 1);
     }
 
     #[test]
@@ -183,8 +182,8 @@ mod tests {
 
     #[test]
     fn the_length_is_that_of_the_stored_form() {
-        assert!(new_name(&"e\u{301}".repeat(NAME_LIMIT)).is_ok());
-        assert_eq!(new_name(&"x".repeat(NAME_LIMIT + 1)), Err(NameError::Length));
+        assert!(new_name(&"e\u{301}".repeat(MAX_NAME_LEN)).is_ok());
+        assert_eq!(new_name(&"x".repeat(MAX_NAME_LEN + 1)), Err(NameError::Length));
     }
 
     #[test]
@@ -206,10 +205,10 @@ mod tests {
 
     #[test]
     fn only_what_turns_the_direction_turns_it() {
-        let turning: Vec<char> = ('\0'..='\u{ffff}').filter(|c| turns_direction(*c)).collect();
+        let turning: Vec<char> = ('\0'..='\u{ffff}').filter(|c| is_bidi_control(*c)).collect();
         assert_eq!(turning.len(), 9);
         assert!(turning.contains(&'\u{202e}') && turning.contains(&'\u{2067}'));
         // The marks only settle the direction of what has none of its own.
-        assert!(!turns_direction('\u{200f}'));
+        assert!(!is_bidi_control('\u{200f}'));
     }
 }

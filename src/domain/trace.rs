@@ -1,37 +1,37 @@
-//! The steps of a message's way, of those few messages that are followed.
+//! Trace spans of sampled messages.
 //!
-//! A message's id is the id of its trace, and whether it is followed follows from its id alone: so
-//! nothing has to travel with it, and every process that has to do with it decides alike.
+//! The message id is the trace id, and determines whether the message is sampled: nothing has to travel with
+//! it, and every process decides alike.
 
 use time::OffsetDateTime;
 
 use super::MessageId;
 
-/// Which messages are followed.
+/// Which messages are sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Those whose mixed id is below; `None` for all.
+pub struct TraceSampler {
+    /// Messages whose mixed id is below; `None` for all.
     below: Option<u64>,
 }
 
-impl Sample {
-    /// A share of all messages, from 0 to 1. What a smaller share takes, a larger one takes too.
-    pub fn new(share: f64) -> Sample {
+impl TraceSampler {
+    /// Samples a fraction of messages, 0 to 1. A larger fraction includes a smaller one.
+    pub fn new(share: f64) -> TraceSampler {
         if share >= 1.0 {
-            return Sample { below: None };
+            return TraceSampler { below: None };
         }
         // 2^64, and a cast that stops at both ends of the range.
-        Sample { below: Some((share * 18_446_744_073_709_551_616.0) as u64) }
+        TraceSampler { below: Some((share * 18_446_744_073_709_551_616.0) as u64) }
     }
 
-    /// Whether a message is followed.
+    /// Whether a message is sampled.
     pub fn takes(self, id: MessageId) -> bool {
         self.below.is_none_or(|below| mixed(id) < below)
     }
 }
 
-/// An id's bits, mixed: its first half is the time. Never to be changed, or processes of two versions
-/// would follow different messages. (The end of SplitMix64.)
+/// Mixes the bits of an id, whose first half is the time. Must never change, or processes of different
+/// versions would sample different messages. (The finalizer of SplitMix64.)
 fn mixed(id: MessageId) -> u64 {
     let (time, chance) = id.0.as_u64_pair();
     let mut z = time.rotate_left(32) ^ chance;
@@ -40,40 +40,40 @@ fn mixed(id: MessageId) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What happened.
+/// The kind of step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepKind {
-    /// A request came, and its message was committed.
+pub enum TraceStepKind {
+    /// A request arrived, and its message was committed.
     Accept,
-    /// It was handed to whoever has its recipient's connections.
+    /// It was routed to the process that has the recipient's connections.
     HandOver,
-    /// From there on until it was written to a connection.
+    /// From there until it was written to a connection.
     Write,
-    /// From there on until the recipient's word was durable.
+    /// From there until the acknowledgement was durable.
     Acknowledge,
-    /// It was not acknowledged in time and is tried again.
+    /// It was not acknowledged in time and is retried.
     Retry,
-    /// It was given up.
+    /// It failed.
     DeadLetter,
 }
 
-impl StepKind {
-    /// What it is called.
+impl TraceStepKind {
+    /// The span name.
     pub const fn name(self) -> &'static str {
         match self {
-            StepKind::Accept => "accept",
-            StepKind::HandOver => "hand over",
-            StepKind::Write => "write",
-            StepKind::Acknowledge => "acknowledge",
-            StepKind::Retry => "retry",
-            StepKind::DeadLetter => "dead letter",
+            TraceStepKind::Accept => "accept",
+            TraceStepKind::HandOver => "hand over",
+            TraceStepKind::Write => "write",
+            TraceStepKind::Acknowledge => "acknowledge",
+            TraceStepKind::Retry => "retry",
+            TraceStepKind::DeadLetter => "dead letter",
         }
     }
 }
 
-/// Something known about a step. Never a phone number, never content.
+/// An attribute of a step. Never a phone number, never content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
+pub enum TraceAttribute {
     /// A name or an id.
     Text(String),
     /// A count, or milliseconds.
@@ -82,35 +82,35 @@ pub enum Fact {
 
 /// A step of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// Whose.
     pub message: MessageId,
     /// What.
-    pub kind: StepKind,
+    pub kind: TraceStepKind,
     /// From when.
     pub began: OffsetDateTime,
     /// Until when; never before `began`.
     pub ended: OffsetDateTime,
     /// What is known about it.
-    pub facts: Vec<(&'static str, Fact)>,
-    /// What the sender was doing when it sent the message.
-    pub cause: Option<Cause>,
+    pub facts: Vec<(&'static str, TraceAttribute)>,
+    /// The sender's span, if the request named one.
+    pub cause: Option<TraceParent>,
 }
 
-/// A span of somebody else's trace.
+/// A span of the sender's trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cause {
+pub struct TraceParent {
     /// Of which trace.
     pub trace: u128,
     /// Which span.
     pub span: u64,
-    /// Whether they follow that one themselves.
+    /// Whether that trace is sampled.
     pub followed: bool,
 }
 
-impl Cause {
-    /// Reads a header `traceparent` (W3C Trace Context); `None` when it is none.
-    pub fn parse(header: &str) -> Option<Cause> {
+impl TraceParent {
+    /// Parses a `traceparent` header (W3C Trace Context); `None` if it is invalid.
+    pub fn parse(header: &str) -> Option<TraceParent> {
         let mut parts = header.trim().split('-');
         let mut hex = |length: usize| {
             let part = parts.next().filter(|part| part.len() == length)?;
@@ -118,14 +118,14 @@ impl Cause {
             part.bytes().all(lower).then_some(part)
         };
         let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-        // A later version may say more behind; this one must not.
+        // Later versions may append fields; version 00 must not.
         if version == "ff" || (version == "00" && parts.next().is_some()) {
             return None;
         }
         let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
         let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Cause { trace, span, followed: flags & 1 == 1 })
+        Some(TraceParent { trace, span, followed: flags & 1 == 1 })
     }
 }
 
@@ -145,9 +145,13 @@ mod tests {
 
     #[test]
     fn a_share_is_a_share_and_a_larger_one_has_the_smaller_in_it() {
-        let (none, few, half, all) =
-            (Sample::new(0.0), Sample::new(0.01), Sample::new(0.5), Sample::new(1.0));
-        let count = |sample: Sample| ids().filter(|id| sample.takes(*id)).count();
+        let (none, few, half, all) = (
+            TraceSampler::new(0.0),
+            TraceSampler::new(0.01),
+            TraceSampler::new(0.5),
+            TraceSampler::new(1.0),
+        );
+        let count = |sample: TraceSampler| ids().filter(|id| sample.takes(*id)).count();
         assert_eq!((count(none), count(all)), (0, 100_000));
         assert!((800..1200).contains(&count(few)), "{}", count(few));
         assert!((49_000..51_000).contains(&count(half)), "{}", count(half));
@@ -163,11 +167,11 @@ mod tests {
     #[test]
     fn a_traceparent_is_read_and_what_is_none_is_not() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let cause = Cause::parse(good).unwrap();
+        let cause = TraceParent::parse(good).unwrap();
         assert_eq!(cause.trace, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!((cause.span, cause.followed), (0x00f0_67aa_0ba9_02b7, true));
-        assert!(!Cause::parse(&good.replace("-01", "-00")).unwrap().followed);
-        assert!(Cause::parse(&format!("01{}-more", &good[2..])).is_some());
+        assert!(!TraceParent::parse(&good.replace("-01", "-00")).unwrap().followed);
+        assert!(TraceParent::parse(&format!("01{}-more", &good[2..])).is_some());
         for bad in [
             "",
             "00",
@@ -179,7 +183,7 @@ mod tests {
             "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
         ] {
-            assert_eq!(Cause::parse(bad), None, "{bad}");
+            assert_eq!(TraceParent::parse(bad), None, "{bad}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What became of a message, in one sentence, and what to do next.
+//! What happened to a message, in one sentence, and what to do next.
 //!
-//! The facts come in, the verdict goes out: the first rule that applies names the cause. Its code is
-//! stable, for scripts; its sentence is for people.
+//! Derives a verdict from facts: the first rule that applies names the cause. The code is stable, for
+//! scripts; the sentence is for people.
 
 use time::OffsetDateTime;
 
@@ -15,33 +15,32 @@ mod tests;
 
 use lost::reason;
 
-pub use imported::{FAILED_BEFORE, Import};
+pub use imported::{FAILED_BEFORE, MessageImport};
 
-/// A message that took no longer than this came at once.
-const AT_ONCE: time::Duration = time::Duration::seconds(2);
-/// A process that delivers gives a sign of life every few seconds; one that gave none for this long
-/// is dead.
-pub const SILENT_FOR: time::Duration = time::Duration::seconds(20);
+/// A delivery that took no longer than this was prompt.
+const PROMPT_DELIVERY: time::Duration = time::Duration::seconds(2);
+/// A worker sends a heartbeat every few seconds; without one for this long it is dead.
+pub const HEARTBEAT_TIMEOUT: time::Duration = time::Duration::seconds(20);
 
-/// Something unusual that happened to the message.
+/// An exceptional event of the message, such as a retry.
 #[derive(Clone, Debug)]
-pub struct Past {
-    /// When; the last time of something that was counted.
+pub struct MessageEvent {
+    /// When; for a repeated event, the last time.
     pub at: OffsetDateTime,
     /// How often.
     pub count: u32,
-    /// What; see `delivery_events.kind`.
+    /// The kind; see `delivery_events.kind`.
     pub kind: String,
     /// More about it.
     pub detail: String,
 }
 
-/// What is known of the recipient.
+/// Facts about the recipient.
 #[derive(Clone, Debug, Default)]
 pub struct RecipientFacts {
-    /// It has, or once had, an access token.
+    /// Whether it ever had an access token.
     pub had_token: bool,
-    /// One of its tokens is valid now.
+    /// Whether it has a valid token now.
     pub has_valid_token: bool,
     /// When it last connected.
     pub connected_at: Option<OffsetDateTime>,
@@ -49,12 +48,12 @@ pub struct RecipientFacts {
     pub disconnected_at: Option<OffsetDateTime>,
     /// Why it ended.
     pub disconnect_reason: Option<String>,
-    /// The process that had it.
-    pub gateway: Option<Run>,
+    /// The process that had the connection.
+    pub gateway: Option<ProcessRun>,
 }
 
 impl RecipientFacts {
-    /// A connection ends with its process, although nobody notes that when it is killed.
+    /// A connection ends with its process, although a killed process records nothing.
     fn is_connected(&self, now: OffsetDateTime) -> bool {
         self.connected_at.is_some()
             && self.disconnected_at.is_none()
@@ -73,31 +72,31 @@ impl RecipientFacts {
     }
 }
 
-/// A process that ran, or does.
+/// A run of a process.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
-    /// Whether it delivers, and is not only a gateway.
+pub struct ProcessRun {
+    /// Whether it is a worker, not only a gateway.
     pub delivers: bool,
     /// When it began.
     pub started_at: OffsetDateTime,
-    /// Its last sign of life.
+    /// Its last heartbeat.
     pub alive_at: OffsetDateTime,
-    /// When it stopped in order; `None` if it runs or was killed.
+    /// When it shut down cleanly; `None` if it runs or was killed.
     pub stopped_at: Option<OffsetDateTime>,
 }
 
-impl Run {
+impl ProcessRun {
     fn is_alive(&self, now: OffsetDateTime) -> bool {
-        self.stopped_at.is_none() && now - self.alive_at <= SILENT_FOR
+        self.stopped_at.is_none() && now - self.alive_at <= HEARTBEAT_TIMEOUT
     }
 }
 
-/// A time when a part that delivery needs was away.
+/// An outage of a dependency.
 #[derive(Clone, Debug)]
 pub struct Outage {
-    /// Which part, such as `database`.
+    /// The dependency, such as `database`.
     pub part: String,
-    /// What was seen of it.
+    /// The error.
     pub reason: String,
     /// From when.
     pub began_at: OffsetDateTime,
@@ -105,39 +104,39 @@ pub struct Outage {
     pub ended_at: OffsetDateTime,
 }
 
-/// Everything a verdict is founded on.
+/// The facts a verdict is derived from.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct MessageFacts {
     /// Now.
     pub now: OffsetDateTime,
     /// The message.
     pub message: Message,
-    /// When somebody has to look at it again.
+    /// When it is due.
     pub next_attempt_at: Option<OffsetDateTime>,
-    /// What unusual happened to it, oldest first.
-    pub events: Vec<Past>,
+    /// Exceptional events, oldest first.
+    pub events: Vec<MessageEvent>,
     /// Its recipient.
     pub recipient: RecipientFacts,
-    /// Its dead letter's id.
+    /// Id of its dead letter.
     pub dead_letter: Option<String>,
-    /// Processes that ran since the message was accepted, and the last before, oldest first.
-    pub runs: Vec<Run>,
+    /// Runs since the message was accepted, and the last one before, oldest first.
+    pub runs: Vec<ProcessRun>,
     /// Outages since it was accepted, oldest first.
     pub outages: Vec<Outage>,
     /// Retries before a message fails.
     pub retries: u16,
-    /// What brought it, when it was not accepted here.
-    pub import: Option<Import>,
+    /// The import, if the message was imported.
+    pub import: Option<MessageImport>,
 }
 
-/// What became of a message.
+/// A verdict on a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Stable and snake_case.
+    /// A stable identifier, snake_case.
     pub code: &'static str,
     /// One sentence.
     pub sentence: String,
-    /// The command to run next, if there is something to do.
+    /// The command to run next, if any.
     pub next: Option<String>,
 }
 
@@ -152,7 +151,7 @@ impl Verdict {
     }
 }
 
-impl Facts {
+impl MessageFacts {
     /// The verdict.
     pub fn verdict(&self) -> Verdict {
         if let Some(verdict) = self.deleted().or_else(|| self.ended_elsewhere()) {
@@ -173,7 +172,7 @@ impl Facts {
         }
     }
 
-    fn last(&self, kind: &str) -> Option<&Past> {
+    fn last(&self, kind: &str) -> Option<&MessageEvent> {
         self.events.iter().filter(|event| event.kind == kind).max_by_key(|event| event.at)
     }
 
@@ -194,8 +193,8 @@ impl Facts {
             return Verdict::new(
                 "delivered_late",
                 format!(
-                    "It was given up after {} retries, and then the recipient's device \
-                     acknowledged it all the same, {after} after it was {begun}{read}.",
+                    "It failed after {} retries, but the recipient's device acknowledged it later, \
+                     {after} after it was {begun}{read}.",
                     self.retries
                 ),
             );
@@ -204,12 +203,12 @@ impl Facts {
             return Verdict::new(
                 "delivered_after_requeue",
                 format!(
-                    "It had failed, was put back by an administrator and then delivered, {after} \
+                    "It failed, was requeued by an administrator, and was then delivered {after} \
                      after it was {begun}{read}."
                 ),
             );
         }
-        if took > AT_ONCE
+        if took > PROMPT_DELIVERY
             && let Some(cause) = self.delay(delivered_at)
         {
             let sentence = format!(
@@ -227,7 +226,7 @@ impl Facts {
         )
     }
 
-    /// Why a message that arrived took so long.
+    /// Why a delivered message was late.
     fn delay(&self, until: OffsetDateTime) -> Option<(&'static str, String)> {
         let (from, _) = self.beginning();
         if let Some(outage) =
@@ -238,11 +237,7 @@ impl Facts {
         if let Some((run, killed)) = self.interruption(from, until) {
             let text = format!(
                 "esh3ar {} at {} and {} at {}",
-                if killed {
-                    "was killed, or lost its power or its database,"
-                } else {
-                    "was stopped"
-                },
+                if killed { "was killed, or lost power or its database," } else { "was stopped" },
                 clock(run.stopped_at.unwrap_or(run.alive_at)),
                 "was started again",
                 self.runs
@@ -265,19 +260,19 @@ impl Facts {
             return Some(("delivered_after_retries", text));
         }
         let connected = self.recipient.connected_at.filter(|at| *at > from);
-        let sent_late = self.message.sent_at.is_some_and(|sent| sent - from > AT_ONCE);
+        let sent_late = self.message.sent_at.is_some_and(|sent| sent - from > PROMPT_DELIVERY);
         let sent_at = self.message.sent_at.unwrap_or(until);
         let was_there = self.recipient.connected_at.is_some_and(|at| at <= from)
             && self.recipient.disconnected_at.is_none_or(|at| at >= sent_at);
         if was_there {
             let text = if sent_late {
                 format!(
-                    "the recipient's device was connected and had so much to acknowledge that it \
-                     was not sent this before {}",
+                    "the recipient's device was connected but had so many unacknowledged messages \
+                     that this one was not sent before {}",
                     clock(sent_at)
                 )
             } else {
-                "the recipient's device took its time to acknowledge it".to_owned()
+                "the recipient's device was slow to acknowledge it".to_owned()
             };
             return Some(("delivered_to_busy_device", text));
         }
@@ -289,12 +284,16 @@ impl Facts {
         None
     }
 
-    /// The run that ended while the message was on its way, and whether it was killed.
-    fn interruption(&self, from: OffsetDateTime, until: OffsetDateTime) -> Option<(Run, bool)> {
+    /// The run that ended while the message was pending, and whether it was killed.
+    fn interruption(
+        &self,
+        from: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> Option<(ProcessRun, bool)> {
         self.runs.iter().rev().skip(1).find_map(|run| {
             let end = run.stopped_at.unwrap_or(run.alive_at);
             let next = self.runs.iter().find(|next| next.started_at > run.started_at)?;
-            // A killed run's last sign of life may lie before the message.
+            // The last heartbeat of a killed run may precede the message.
             let over =
                 run.started_at <= until && next.started_at >= from && next.started_at <= until;
             (over && (end >= from || run.stopped_at.is_none() || next.started_at > from))
@@ -315,7 +314,7 @@ impl Facts {
                 "failed_for_good",
                 format!(
                     "It failed after {attempts} attempts: {reason}. Its dead letter is gone \
-                     (deleted, or older than it is kept)."
+                     (deleted or expired)."
                 ),
             )
             .next("send it again, as a new message"),
@@ -323,29 +322,27 @@ impl Facts {
     }
 
     fn waiting(&self) -> Verdict {
-        let alive = |run: &&Run| run.is_alive(self.now);
+        let alive = |run: &&ProcessRun| run.is_alive(self.now);
         if !self.runs.iter().filter(alive).any(|run| run.delivers) {
             if self.runs.iter().any(|run| alive(&run)) {
-                let sentence = "It waits, because gateways run and no worker that delivers.";
+                let sentence = "It waits because gateways are running, but no worker.";
                 return Verdict::new("nobody_delivers", sentence).next("esh3ar worker");
             }
             let sentence = match self.runs.iter().rfind(|run| run.delivers) {
-                None => "It waits, because no esh3ar that delivers has ever run on this database."
-                    .to_owned(),
-                Some(Run { stopped_at: Some(at), .. }) => format!(
-                    "It waits, because esh3ar was stopped at {} and has not been started again.",
+                None => "It waits because no worker has ever run on this database.".to_owned(),
+                Some(ProcessRun { stopped_at: Some(at), .. }) => format!(
+                    "It waits because esh3ar was stopped at {} and not started again.",
                     clock(*at)
                 ),
                 Some(run) => format!(
-                    "It waits, because esh3ar has given no sign of life since {}: it was killed, \
-                     or hangs.",
+                    "It waits because esh3ar has sent no heartbeat since {}: it was killed or hangs.",
                     clock(run.alive_at)
                 ),
             };
             return Verdict::new("nobody_delivers", sentence).next("esh3ar serve");
         }
         if let Some(outage) = self.outages.last().filter(|outage| outage.ended_at >= self.now) {
-            return Verdict::new("outage", format!("It waits, because {}.", outage_text(outage)))
+            return Verdict::new("outage", format!("It waits because {}.", outage_text(outage)))
                 .next("esh3ar doctor");
         }
         let recipient = &self.recipient;
@@ -358,12 +355,12 @@ impl Facts {
         let Some(connected_at) = recipient.connected_at else {
             let is_business = matches!(self.message.recipient, Party::Business(_));
             return if recipient.has_valid_token && is_business {
-                // When programs of businesses came and went is not noted.
+                // Connections of business users are not recorded.
                 Verdict::new("recipient_offline", "It waits for the business user's next connect.")
             } else if recipient.has_valid_token {
                 Verdict::new(
                     "recipient_never_connected",
-                    "It waits: the recipient has an access token and has never connected with it.",
+                    "It waits: the recipient has an access token but has never connected.",
                 )
             } else if recipient.had_token {
                 self.locked_out()
@@ -390,7 +387,7 @@ impl Facts {
         )
     }
 
-    /// The command that lets the recipient in.
+    /// The command that creates a token for the recipient.
     fn new_token(&self) -> String {
         match &self.message.recipient {
             Party::Mobile(phone) => format!("esh3ar token create --mobile {}", phone.as_str()),
@@ -401,8 +398,8 @@ impl Facts {
     fn locked_out(&self) -> Verdict {
         Verdict::new(
             "recipient_locked_out",
-            "It waits: the recipient's access tokens have expired or were revoked, so that it \
-             cannot connect.",
+            "It waits: the recipient's access tokens have expired or were revoked, so it cannot \
+             connect.",
         )
         .next(self.new_token())
     }
@@ -425,7 +422,7 @@ impl Facts {
         }
         let (from, begun) = self.beginning();
         let age = span(self.now - from);
-        if self.message.status == Status::Pending && self.now - from > AT_ONCE {
+        if self.message.status == Status::Pending && self.now - from > PROMPT_DELIVERY {
             let sentence = format!(
                 "It was {begun} {age} ago and has not been sent yet: the recipient's device is \
                  connected and has not acknowledged what it was sent before."
@@ -450,7 +447,7 @@ impl Facts {
 
 fn outage_text(outage: &Outage) -> String {
     format!(
-        "the {} was away from {} to {} ({})",
+        "the {} was unavailable from {} to {} ({})",
         outage.part,
         clock(outage.began_at),
         clock(outage.ended_at),
@@ -458,13 +455,13 @@ fn outage_text(outage: &Outage) -> String {
     )
 }
 
-/// A time of day with its date, to the second, in UTC.
+/// Date and time in UTC, to the second.
 fn clock(at: OffsetDateTime) -> String {
     let (date, time) = (at.date(), at.time());
     format!("{date} {:02}:{:02}:{:02} UTC", time.hour(), time.minute(), time.second())
 }
 
-/// A duration as people say it.
+/// A duration for people.
 fn span(duration: time::Duration) -> String {
     let millis = duration.whole_milliseconds().max(0);
     match millis {

@@ -1,7 +1,7 @@
 //! Mail to the administrators: over SMTP, or to the log where no server is configured.
 //!
-//! This room knows how a mail gets out and what kind of failure it met; not what is in it or when to
-//! try again.
+//! This room knows how a mail is sent and which kind of failure occurred, not what the mail says or when to try
+//! again.
 
 use std::time::Duration;
 
@@ -15,76 +15,60 @@ use lettre::{
 };
 use uuid::Uuid;
 
-/// How long the server may take for each step.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of each SMTP step.
+const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How the connection to the mail server is kept from others' eyes.
+/// Encryption of the connection to the mail server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encryption {
-    /// Begins in the open and changes to TLS, or ends (port 587).
+    /// STARTTLS, required (port 587).
     StartTls,
-    /// TLS from the beginning (port 465).
+    /// Implicit TLS (port 465).
     Tls,
-    /// None: for a server on this machine.
+    /// For a server on this machine.
     None,
 }
 
-/// Where mails go.
 #[derive(Clone, Debug)]
 pub struct SmtpSettings {
-    /// The server.
     pub host: String,
-    /// Its port.
     pub port: u16,
-    /// How the connection is kept private.
     pub encryption: Encryption,
     /// User name and password, both or neither.
     pub credentials: Option<(String, String)>,
-    /// Who it is from.
+    /// The sender.
     pub from: String,
-    /// The administrators.
     pub to: Vec<String>,
 }
 
-/// A mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
-    /// Names it: the same mail sent twice has the same `Message-ID`.
+    /// A mail that is sent again has the same `Message-ID`.
     pub id: Uuid,
-    /// One line.
     pub subject: String,
-    /// Plain text.
     pub body: String,
 }
 
-/// Why a mail did not get out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The settings cannot be used.
     #[error("{0}")]
     Settings(String),
-    /// The server cannot be reached, or does not let us in now.
+    /// The server cannot be reached or refuses the login.
     #[error("the mail server cannot be reached: {0}")]
     Unreachable(String),
-    /// The server refused the mail for now.
     #[error("the mail server refused for now: {0}")]
     Temporary(String),
-    /// The server refused the mail for good.
     #[error("the mail server refused: {0}")]
     Permanent(String),
 }
 
-/// The way out.
 #[derive(Clone, Default)]
 pub enum Mailer {
-    /// Over SMTP.
     Smtp(Box<Smtp>),
-    /// To the log.
     #[default]
     Log,
 }
 
-/// A mail server and whom it is to reach.
 #[derive(Clone)]
 pub struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
@@ -106,7 +90,7 @@ fn mailbox(text: &str) -> Result<Mailbox, Error> {
 }
 
 impl Mailer {
-    /// A mailer over SMTP; connects only when there is something to send.
+    /// A mailer over SMTP. Connects with the first mail.
     ///
     /// # Errors
     /// [`Error::Settings`].
@@ -124,7 +108,7 @@ impl Mailer {
             AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(settings.host.as_str())
                 .port(settings.port)
                 .tls(tls)
-                .timeout(Some(PATIENCE));
+                .timeout(Some(SMTP_TIMEOUT));
         if let Some((user, password)) = &settings.credentials {
             builder = builder.credentials(Credentials::new(user.clone(), password.clone()));
         }
@@ -169,7 +153,7 @@ impl Mailer {
         }
     }
 
-    /// Whether the mail server answers; `None` where there is none.
+    /// Whether the mail server answers; `None` where none is configured.
     pub async fn check(&self) -> Option<Result<(), Error>> {
         let Mailer::Smtp(smtp) = self else { return None };
         Some(match smtp.transport.test_connection().await {
@@ -180,7 +164,6 @@ impl Mailer {
     }
 }
 
-/// An error with its causes.
 fn text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

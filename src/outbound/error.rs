@@ -1,51 +1,43 @@
-//! Why a request got no answer, by kind.
+//! Why a request got no response.
 
 use std::error::Error as StdError;
 
-/// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address or the certificates are of no use.
+    /// The URL or the certificates are invalid.
     #[error("cannot be used: {0}")]
     Unusable(String),
-    /// The address is inside a private network.
     #[error("leads into a private network")]
     Forbidden,
-    /// No connection: no such host, nobody there, no TLS.
+    /// No connection: DNS, TCP or TLS failed.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// No answer in time.
     #[error("no answer in time")]
     TimedOut,
-    /// The connection or the answer broke off.
     #[error("broke off: {0}")]
     Broken(String),
-    /// The answer is too long.
     #[error("the answer has more than {limit} bytes")]
-    TooLarge {
-        /// The most.
-        limit: usize,
-    },
+    TooLarge { limit: usize },
 }
 
 impl Error {
-    /// Whether the server cannot have carried out the request.
+    /// Whether the server cannot have executed the request.
     pub fn is_unsent(&self) -> bool {
         matches!(self, Error::Unusable(_) | Error::Forbidden | Error::Unreachable(_))
     }
 }
 
-/// A name that leads into a private network.
+/// A name that resolves to private addresses only.
 #[derive(Debug, thiserror::Error)]
 #[error("it leads into a private network")]
-pub(super) struct Private;
+pub(super) struct PrivateAddress;
 
 pub(super) fn unusable(error: reqwest::Error) -> Error {
     Error::Unusable(told(&error))
 }
 
 pub(super) fn of_request(error: reqwest::Error) -> Error {
-    if causes(&error).any(|cause| cause.is::<Private>()) {
+    if causes(&error).any(|cause| cause.is::<PrivateAddress>()) {
         Error::Forbidden
     } else if error.is_connect() {
         Error::Unreachable(told(&error))
@@ -58,11 +50,11 @@ pub(super) fn of_request(error: reqwest::Error) -> Error {
     }
 }
 
-pub(super) fn of_answer(error: reqwest::Error) -> Error {
+pub(super) fn of_response(error: reqwest::Error) -> Error {
     if error.is_timeout() { Error::TimedOut } else { Error::Broken(told(&error)) }
 }
 
-/// An error and what lies below it.
+/// An error and its sources.
 fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -74,7 +66,7 @@ fn causes<'a>(
     })
 }
 
-/// The innermost cause. What stands around it names the address, which may hold a secret.
+/// The innermost source. The outer ones contain the URL, which may contain a secret.
 fn told(error: &reqwest::Error) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,7 +1,8 @@
-//! Requests of ours to other people's servers: over kept connections, within limits of time and size, and to no
-//! address inside our own network unless that is wanted.
+//! HTTP requests to servers of others: over kept-alive connections, with limits of time and size, and to no
+//! private address unless that is allowed.
 //!
-//! This room knows how a request gets out and what kind of failure it met; not what it is for, or when to try again.
+//! This room knows how a request is sent and which kind of failure occurred, not what the request is for or
+//! when to try again.
 
 mod error;
 mod resolver;
@@ -14,82 +15,75 @@ use http::{HeaderMap, Request, StatusCode};
 pub use error::Error;
 use resolver::Resolver;
 
-use crate::domain::network::is_public;
+use crate::{domain::network::is_public, tls};
 
-/// Connections without a request that are kept to each server, and for how long. Many servers end them after a minute.
+/// Idle connections to each server. Many servers close them after a minute.
 const MAX_IDLE_CONNECTIONS: usize = 16;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a server of HTTP/2 is asked whether it is there, and how long it may take.
+/// Keep-alive PINGs of HTTP/2.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where requests may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To public addresses only: for addresses that users give.
+pub enum AddressPolicy {
+    /// Public addresses only, for URLs that users give.
     Public,
-    /// Anywhere, through the proxy that the environment names if it names one: for addresses that the administrator
+    /// Any address, through the proxy of the environment if there is one: for URLs that the administrator
     /// configured.
     Anywhere,
 }
 
-/// The limits of a client.
 #[derive(Clone, Debug)]
-pub struct Limits {
-    /// Where requests may go.
-    pub reach: Reach,
-    /// How long a connection may take, with TLS.
+pub struct OutboundLimits {
+    pub policy: AddressPolicy,
+    /// Includes TLS.
     pub connect_timeout: Duration,
-    /// How long a request may take, with the connection and the answer.
+    /// Includes the connection and the response.
     pub timeout: Duration,
-    /// The longest answer in bytes. What comes after is not read.
-    pub max_answer: usize,
-    /// Whether a longer answer is cut there, and no error.
-    pub cut: bool,
-    /// Certificates in PEM that are trusted beside the system's.
-    pub roots: Option<Vec<u8>>,
+    /// In bytes. The rest of a longer response is not read.
+    pub max_response_len: usize,
+    /// Whether a longer response is truncated instead of an error.
+    pub truncate: bool,
+    /// Certificates in PEM that are trusted in addition to the system's.
+    pub extra_roots: Option<Vec<u8>>,
 }
 
-impl Default for Limits {
+impl Default for OutboundLimits {
     /// Public addresses, 5 s to connect, 15 s in all, 64 KiB.
-    fn default() -> Limits {
-        Limits {
-            reach: Reach::Public,
+    fn default() -> OutboundLimits {
+        OutboundLimits {
+            policy: AddressPolicy::Public,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
-            max_answer: 64 * 1024,
-            cut: false,
-            roots: None,
+            max_response_len: 64 * 1024,
+            truncate: false,
+            extra_roots: None,
         }
     }
 }
 
-/// An answer, whatever its status.
+/// A response of any status.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// The status.
+pub struct OutboundResponse {
     pub status: StatusCode,
-    /// The headers.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
 }
 
-/// A client. Cheap to clone; clones share their connections.
+/// Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
-pub struct Outbound {
+pub struct OutboundClient {
     http: reqwest::Client,
-    limits: Arc<Limits>,
+    limits: Arc<OutboundLimits>,
 }
 
-impl Outbound {
-    /// A client with these limits. Connects only when there is something to ask.
+impl OutboundClient {
+    /// A client with these limits. Connects with the first request.
     ///
     /// # Errors
     /// [`Error::Unusable`]: the certificates cannot be read.
-    pub fn new(limits: Limits) -> Result<Outbound, Error> {
-        // Fails only when a provider is set already, which is what is wanted.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    pub fn new(limits: OutboundLimits) -> Result<OutboundClient, Error> {
+        tls::install_crypto_provider();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(limits.connect_timeout)
             .timeout(limits.timeout)
@@ -98,40 +92,40 @@ impl Outbound {
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .tcp_nodelay(true)
-            // A redirect leads where nobody looked.
+            // The target of a redirect would not be checked.
             .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(Arc::new(Resolver { reach: limits.reach }));
-        if limits.reach == Reach::Public {
+            .dns_resolver(Arc::new(Resolver { policy: limits.policy }));
+        if limits.policy == AddressPolicy::Public {
             // A proxy resolves names by itself.
             builder = builder.no_proxy();
         }
-        if let Some(pem) = &limits.roots {
+        if let Some(pem) = &limits.extra_roots {
             for root in reqwest::Certificate::from_pem_bundle(pem).map_err(error::unusable)? {
                 builder = builder.add_root_certificate(root);
             }
         }
         let http = builder.build().map_err(error::unusable)?;
-        Ok(Outbound { http, limits: Arc::new(limits) })
+        Ok(OutboundClient { http, limits: Arc::new(limits) })
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// See [`Error`]; [`Error::is_unsent`] tells whether the server can have carried it out.
-    pub async fn send(&self, request: Request<Bytes>) -> Result<Answer, Error> {
+    /// See [`Error`]; [`Error::is_unsent`] tells whether the server may have executed the request.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<OutboundResponse, Error> {
         let (parts, body) = request.into_parts();
         let url = self.check(&parts.uri.to_string())?;
         let request = self.http.request(parts.method, url).headers(parts.headers).body(body);
-        let mut answer = request.send().await.map_err(error::of_request)?;
-        let (limit, cut) = (self.limits.max_answer, self.limits.cut);
-        if !cut && answer.content_length().is_some_and(|length| length > limit as u64) {
+        let mut response = request.send().await.map_err(error::of_request)?;
+        let (limit, truncate) = (self.limits.max_response_len, self.limits.truncate);
+        if !truncate && response.content_length().is_some_and(|length| length > limit as u64) {
             return Err(Error::TooLarge { limit });
         }
-        let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(error::of_answer)? {
+        while let Some(chunk) = response.chunk().await.map_err(error::of_response)? {
             let room = limit - body.len();
-            if chunk.len() > room && !cut {
+            if chunk.len() > room && !truncate {
                 return Err(Error::TooLarge { limit });
             }
             body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
@@ -139,10 +133,10 @@ impl Outbound {
                 break;
             }
         }
-        Ok(Answer { status, headers, body: body.into() })
+        Ok(OutboundResponse { status, headers, body: body.into() })
     }
 
-    /// Whether an address may be asked, as far as it tells without being resolved.
+    /// Whether a URL is allowed, as far as that is known before its name is resolved.
     ///
     /// # Errors
     /// [`Error::Unusable`], [`Error::Forbidden`].
@@ -157,10 +151,10 @@ impl Outbound {
             return Err(unusable("it has a user name or password"));
         }
         let Some(host) = url.host_str() else { return Err(unusable("it names no host")) };
-        // A name is looked at when it is resolved.
+        // Names are checked when they are resolved.
         let literal: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-        match (self.limits.reach, literal) {
-            (Reach::Public, Some(address)) if !is_public(address) => Err(Error::Forbidden),
+        match (self.limits.policy, literal) {
+            (AddressPolicy::Public, Some(address)) if !is_public(address) => Err(Error::Forbidden),
             _ => Ok(url),
         }
     }

@@ -1,31 +1,31 @@
-//! Names as addresses. Those that must not be asked are left out here, and not when a name is checked: it may lead
-//! elsewhere a moment later.
+//! Resolves names, without private addresses. These are removed here and not when a URL is checked: a name may
+//! resolve to another address a moment later.
 
 use std::net::SocketAddr;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::{Reach, error::Private};
+use super::{AddressPolicy, error::PrivateAddress};
 use crate::domain::network::is_public;
 
 pub(super) struct Resolver {
-    pub reach: Reach,
+    pub policy: AddressPolicy,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.reach;
+        let policy = self.policy;
         Box::pin(async move {
-            // The client puts the port of the URL in its place.
+            // The client sets the port of the URL.
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let found: Vec<SocketAddr> = found.collect();
             let allowed: Vec<SocketAddr> = found
                 .iter()
                 .copied()
-                .filter(|address| reach == Reach::Anywhere || is_public(address.ip()))
+                .filter(|address| policy == AddressPolicy::Anywhere || is_public(address.ip()))
                 .collect();
             if allowed.is_empty() && !found.is_empty() {
-                return Err(Private.into());
+                return Err(PrivateAddress.into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })

@@ -6,7 +6,7 @@ use tokio::{
 use super::*;
 
 /// Answers every connection with these bytes and ends it. Gives its address.
-async fn server(answer: Vec<u8>) -> String {
+async fn server(response: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -14,34 +14,41 @@ async fn server(answer: Vec<u8>) -> String {
             let (mut tcp, _) = listener.accept().await.unwrap();
             let mut asked = [0; 1024];
             let _ = tcp.read(&mut asked).await;
-            let _ = tcp.write_all(&answer).await;
+            let _ = tcp.write_all(&response).await;
         }
     });
     format!("localhost:{}", address.port())
 }
 
-fn client(reach: Reach) -> Outbound {
+fn client(policy: AddressPolicy) -> OutboundClient {
     let timeout = Duration::from_millis(500);
-    Outbound::new(Limits { reach, timeout, max_answer: 1000, ..Limits::default() }).unwrap()
+    OutboundClient::new(OutboundLimits {
+        policy,
+        timeout,
+        max_response_len: 1000,
+        ..OutboundLimits::default()
+    })
+    .unwrap()
 }
 
-async fn get(client: &Outbound, url: &str) -> Result<Answer, Error> {
+async fn get(client: &OutboundClient, url: &str) -> Result<OutboundResponse, Error> {
     client.send(Request::get(url).body(Bytes::new()).unwrap()).await
 }
 
 #[tokio::test]
 async fn an_answer_is_given_whatever_its_status() {
     let host = server(b"HTTP/1.1 410 Gone\r\nx-id: 7\r\ncontent-length: 2\r\n\r\nno".into()).await;
-    let answer = get(&client(Reach::Anywhere), &format!("http://{host}/a")).await.unwrap();
-    assert_eq!((answer.status.as_u16(), &answer.body[..]), (410, &b"no"[..]));
-    assert_eq!(answer.headers["x-id"], "7");
+    let response =
+        get(&client(AddressPolicy::Anywhere), &format!("http://{host}/a")).await.unwrap();
+    assert_eq!((response.status.as_u16(), &response.body[..]), (410, &b"no"[..]));
+    assert_eq!(response.headers["x-id"], "7");
 }
 
 #[tokio::test]
 async fn nothing_inside_the_own_network_is_asked() {
     let host = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into()).await;
     let port = host.split_once(':').unwrap().1;
-    let public = client(Reach::Public);
+    let public = client(AddressPolicy::Public);
     for url in [
         format!("http://{host}/"),
         format!("http://127.0.0.1:{port}/"),
@@ -64,25 +71,29 @@ async fn nothing_inside_the_own_network_is_asked() {
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let head = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
     let host = server(head.into()).await;
-    let answer = get(&client(Reach::Anywhere), &format!("http://{host}/")).await.unwrap();
-    assert_eq!(answer.status.as_u16(), 302);
+    let response = get(&client(AddressPolicy::Anywhere), &format!("http://{host}/")).await.unwrap();
+    assert_eq!(response.status.as_u16(), 302);
 }
 
 #[tokio::test]
 async fn long_late_and_broken_answers_are_told_apart() {
-    let any = client(Reach::Anywhere);
+    let any = client(AddressPolicy::Anywhere);
     let announced = server(b"HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n".into()).await;
     let endless = [&b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"[..], &[b'x'; 1001]].concat();
     let endless = server(endless).await;
-    let limits =
-        Limits { reach: Reach::Anywhere, max_answer: 1000, cut: true, ..Limits::default() };
-    let cutting = Outbound::new(limits).unwrap();
+    let limits = OutboundLimits {
+        policy: AddressPolicy::Anywhere,
+        max_response_len: 1000,
+        truncate: true,
+        ..OutboundLimits::default()
+    };
+    let cutting = OutboundClient::new(limits).unwrap();
     for host in [&announced, &endless] {
-        let answer = get(&any, &format!("http://{host}/")).await;
-        assert!(matches!(answer, Err(Error::TooLarge { limit: 1000 })), "{answer:?}");
+        let response = get(&any, &format!("http://{host}/")).await;
+        assert!(matches!(response, Err(Error::TooLarge { limit: 1000 })), "{response:?}");
     }
-    let answer = get(&cutting, &format!("http://{endless}/")).await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 1000));
+    let response = get(&cutting, &format!("http://{endless}/")).await.unwrap();
+    assert_eq!((response.status.as_u16(), response.body.len()), (200, 1000));
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let late = get(&any, &format!("http://{}/", silent.local_addr().unwrap())).await.unwrap_err();
     assert!(matches!(late, Error::TimedOut) && !late.is_unsent(), "{late:?}");

@@ -9,56 +9,60 @@ use std::{
     },
 };
 
-use super::{Missed, Outbound, Relay, waiting::Waiting};
+use super::{
+    outbound::Outbound,
+    outbox::{MissedItems, Outbox},
+    relay::Relay,
+};
 use crate::domain::{Party, TokenId, limits::Limits};
 
-/// Locks, so that connections do not stand in each other's way.
+/// One lock each, to reduce contention.
 const SHARDS: usize = 64;
 
 type Shard = HashMap<Party, Vec<Entry>>;
 
 struct Entry {
     id: u64,
-    /// By which it was let in.
+    /// Authenticates the connection.
     token: TokenId,
-    waiting: Arc<Waiting>,
-    /// It was told to close, and is about to.
+    outbox: Arc<Outbox>,
+    /// A close notice was sent.
     closing: bool,
 }
 
 impl Entry {
-    fn tell(&self, outbound: Outbound) {
-        self.waiting.tell(outbound);
+    fn push(&self, outbound: Outbound) {
+        self.outbox.push(outbound);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.waiting.close();
+        self.outbox.close();
     }
 }
 
-/// How many connections one party may have.
+/// The maximum of connections for one party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerParty {
-    /// A phone: its devices, and what is left of their earlier connections.
+pub struct PartyLimits {
+    /// A phone: its devices, and their earlier half-open connections.
     pub mobile: usize,
-    /// A business user: its agents, each with a connection or more.
+    /// A business user: its agents.
     pub business: usize,
 }
 
-impl From<Limits> for PerParty {
-    fn from(limits: Limits) -> PerParty {
-        PerParty {
+impl From<Limits> for PartyLimits {
+    fn from(limits: Limits) -> PartyLimits {
+        PartyLimits {
             mobile: limits.connections_per_user,
             business: limits.connections_per_business_user,
         }
     }
 }
 
-impl From<usize> for PerParty {
-    fn from(each: usize) -> PerParty {
-        PerParty { mobile: each, business: each }
+impl From<usize> for PartyLimits {
+    fn from(each: usize) -> PartyLimits {
+        PartyLimits { mobile: each, business: each }
     }
 }
 
@@ -78,7 +82,7 @@ struct Inner {
 }
 
 impl Inner {
-    fn per(&self, party: &Party) -> &AtomicUsize {
+    fn limit(&self, party: &Party) -> &AtomicUsize {
         match party {
             Party::Mobile(_) => &self.per_mobile,
             Party::Business(_) => &self.per_business,
@@ -86,21 +90,20 @@ impl Inner {
     }
 }
 
-/// The place of one connection; leaving it ends the registration.
-pub struct Seat {
+/// One registered connection; dropping this removes it.
+pub struct Registration {
     registry: Registry,
-    /// Whom to tell when it is left.
+    /// Writes the removal to Redis.
     relay: Option<Relay>,
     party: Party,
     id: u64,
-    waiting: Arc<Waiting>,
+    outbox: Arc<Outbox>,
     first: bool,
 }
 
 impl Registry {
-    /// An empty registry in which a party may have so many connections.
-    pub fn new(per_party: impl Into<PerParty>) -> Registry {
-        let PerParty { mobile, business } = per_party.into();
+    pub fn new(limits: impl Into<PartyLimits>) -> Registry {
+        let PartyLimits { mobile, business } = limits.into();
         Registry {
             inner: Arc::new(Inner {
                 shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -113,9 +116,9 @@ impl Registry {
         }
     }
 
-    /// From now on a party may have so many connections. Those that are too many go when one more comes.
-    pub fn allow(&self, per_party: impl Into<PerParty>) {
-        let PerParty { mobile, business } = per_party.into();
+    /// Changes the limits. Connections over the limit are closed when the party's next one registers.
+    pub fn allow(&self, limits: impl Into<PartyLimits>) {
+        let PartyLimits { mobile, business } = limits.into();
         self.inner.per_mobile.store(mobile.max(1), Ordering::Relaxed);
         self.inner.per_business.store(business.max(1), Ordering::Relaxed);
     }
@@ -123,96 +126,93 @@ impl Registry {
     fn shard(&self, party: &Party) -> MutexGuard<'_, Shard> {
         // The modulo keeps it below the number of shards.
         let index = (self.inner.hasher.hash_one(party) % SHARDS as u64) as usize;
-        // A panic while the lock was held left the map whole: no step in here is in two parts.
+        // After a panic the map is consistent: no change of it takes two steps.
         self.inner.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a seat. With too many connections of the party the oldest has to go: a phone whose old
-    /// sockets are half-open must never be locked out by them.
-    pub fn register(&self, party: Party, token: TokenId) -> Seat {
-        let waiting = Arc::new(Waiting::default());
+    /// Registers a connection. Past the limit of the party its oldest connection is closed: the half-open
+    /// sockets of a phone must never lock it out.
+    pub fn register(&self, party: Party, token: TokenId) -> Registration {
+        let outbox = Arc::new(Outbox::default());
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(&party);
         let entries = shard.entry(party.clone()).or_default();
         let first = entries.is_empty();
-        while entries.len() >= self.inner.per(&party).load(Ordering::Relaxed) {
+        while entries.len() >= self.inner.limit(&party).load(Ordering::Relaxed) {
             let oldest = entries.remove(0);
             self.inner.count.fetch_sub(1, Ordering::Relaxed);
-            oldest.tell(Outbound::Close {
+            oldest.push(Outbound::Close {
                 allow_reconnect: false,
                 reason: Some("Too many connections of this user."),
             });
         }
-        let entry = Entry { id, token, waiting: Arc::clone(&waiting), closing: false };
+        let entry = Entry { id, token, outbox: Arc::clone(&outbox), closing: false };
         entries.push(entry);
         self.inner.count.fetch_add(1, Ordering::Relaxed);
         drop(shard);
-        Seat { registry: self.clone(), relay: None, party, id, waiting, first }
+        Registration { registry: self.clone(), relay: None, party, id, outbox, first }
     }
 
-    /// Tells every connection of a party. Returns how many there are; 0 means that it is offline.
+    /// Sends to every connection of a party. Returns how many there are; 0 means that it is offline.
     pub fn send(&self, party: &Party, outbound: &Outbound) -> usize {
         let shard = self.shard(party);
         let Some(entries) = shard.get(party) else { return 0 };
         for entry in entries {
-            entry.tell(outbound.clone());
+            entry.push(outbound.clone());
         }
         entries.len()
     }
 
-    /// Asks up to `most` connections to close and come back elsewhere, those first that were not asked
-    /// before. Returns how many it asked.
+    /// Closes up to `most` connections that were not closed before; their clients reconnect elsewhere.
+    /// Returns how many.
     pub fn close_some(&self, most: usize) -> usize {
-        let mut asked = 0;
+        let mut closed = 0;
         for shard in &self.inner.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for entry in shard.values_mut().flatten().filter(|entry| !entry.closing) {
-                if asked == most {
-                    return asked;
+                if closed == most {
+                    return closed;
                 }
-                entry.tell(Outbound::Close { allow_reconnect: true, reason: None });
+                entry.push(Outbound::Close { allow_reconnect: true, reason: None });
                 entry.closing = true;
-                asked += 1;
+                closed += 1;
             }
         }
-        asked
+        closed
     }
 
-    /// Closes the connections that these tokens let in. Returns how many it asked.
+    /// Closes the connections of these tokens. Returns how many.
     pub fn close_tokens(&self, tokens: &HashSet<TokenId>) -> usize {
-        let mut asked = 0;
+        let mut closed = 0;
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for entry in shard.values().flatten().filter(|entry| tokens.contains(&entry.token)) {
-                entry.tell(Outbound::Close {
+                entry.push(Outbound::Close {
                     allow_reconnect: false,
                     reason: Some("The token was revoked."),
                 });
-                asked += 1;
+                closed += 1;
             }
         }
-        asked
+        closed
     }
 
-    /// Tells every connection.
     pub fn send_all(&self, outbound: &Outbound) {
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.values().flatten().for_each(|entry| entry.tell(outbound.clone()));
+            shard.values().flatten().for_each(|entry| entry.push(outbound.clone()));
         }
     }
 
-    /// Whether a party has a connection.
     pub fn is_online(&self, party: &Party) -> bool {
         self.shard(party).contains_key(party)
     }
 
-    /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.inner.count.load(Ordering::Relaxed)
     }
 
-    /// Everybody who has a connection.
+    /// The parties with a connection.
     pub fn parties(&self) -> Vec<Party> {
         let mut parties = Vec::new();
         for shard in &self.inner.shards {
@@ -222,54 +222,52 @@ impl Registry {
         parties
     }
 
-    /// Every connection: whose it is, and what distinguishes it.
-    pub fn seats(&self) -> Vec<(Party, u64)> {
-        let mut seats = Vec::with_capacity(self.connections());
+    /// Every connection: its party and its id.
+    pub fn registrations(&self) -> Vec<(Party, u64)> {
+        let mut registrations = Vec::with_capacity(self.connections());
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let of = |(party, entries): (&Party, &Vec<Entry>)| {
                 entries.iter().map(|entry| (party.clone(), entry.id)).collect::<Vec<_>>()
             };
-            seats.extend(shard.iter().flat_map(of));
+            registrations.extend(shard.iter().flat_map(of));
         }
-        seats
+        registrations
     }
 }
 
-impl Seat {
-    pub(super) fn known_to(mut self, relay: &Relay) -> Seat {
+impl Registration {
+    pub(super) fn with_relay(mut self, relay: &Relay) -> Registration {
         self.relay = Some(relay.clone());
         self
     }
 
-    /// Puts down where other processes look who is connected that this connection is here. When this
-    /// returns, whatever becomes durable from now on is told to it, or found by a position check.
+    /// Writes this connection where other processes look it up. When this returns, everything that becomes
+    /// durable from now on is sent to it, or found by a position check.
     pub fn announcement(&self) -> impl Future<Output = ()> + Send + use<> {
-        let known = self.relay.clone().map(|relay| (relay, self.party.clone(), self.id));
+        let relay = self.relay.clone().map(|relay| (relay, self.party.clone(), self.id));
         async move {
-            if let Some((relay, party, id)) = known {
-                relay.came(&party, id).await;
+            if let Some((relay, party, id)) = relay {
+                relay.connected(&party, id).await;
             }
         }
     }
 
-    /// Distinguishes this connection from the party's others.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether the party had no other connection when it took this seat.
+    /// Whether the party had no other connection when this one registered.
     pub fn is_first(&self) -> bool {
         self.first
     }
 
-    /// Whose connection it is.
     pub fn party(&self) -> &Party {
         &self.party
     }
 
-    /// From now on it is this token that lets the connection in: its client came back with another.
-    pub fn let_in_by(&self, token: TokenId) {
+    /// Changes the token that authenticates the connection, after a reconnect.
+    pub fn set_token(&self, token: TokenId) {
         let mut shard = self.registry.shard(&self.party);
         let entries = shard.get_mut(&self.party);
         if let Some(entry) = entries.and_then(|all| all.iter_mut().find(|e| e.id == self.id)) {
@@ -277,33 +275,32 @@ impl Seat {
         }
     }
 
-    /// The next thing to tell the client, a goodbye before all else; `None` when the seat was taken
-    /// away. Safe to drop while it waits.
+    /// The next item, a close notice first; `None` when the registration was removed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Outbound> {
-        self.waiting.next().await
+        self.outbox.next().await
     }
 
-    /// The goodbye, and nothing but that. Safe to drop while it waits.
-    pub async fn goodbye(&mut self) -> Outbound {
-        self.waiting.goodbye().await
+    /// Waits for the close notice only. Cancel-safe.
+    pub async fn close_notice(&mut self) -> Outbound {
+        self.outbox.close_notice().await
     }
 
-    /// The next thing to tell, if it is there already; goodbyes come from [`Seat::next`].
+    /// The next item, if there is one already; close notices come from [`Registration::next`].
     pub fn try_next(&mut self) -> Option<Outbound> {
-        self.waiting.try_next()
+        self.outbox.try_next()
     }
 
-    /// What was missed since this was last asked.
-    pub fn take_missed(&self) -> Option<Missed> {
-        self.waiting.take_missed()
+    /// The items missed since the last call.
+    pub fn take_missed(&self) -> Option<MissedItems> {
+        self.outbox.take_missed()
     }
 }
 
-impl Drop for Seat {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut shard = self.registry.shard(&self.party);
         if let Some(entries) = shard.get_mut(&self.party) {
-            // By id: a goodbye that comes late must not remove a newer connection.
+            // By id: a late removal must not remove a newer connection.
             let before = entries.len();
             entries.retain(|entry| entry.id != self.id);
             if entries.len() < before {
@@ -315,7 +312,7 @@ impl Drop for Seat {
         }
         drop(shard);
         if let Some(relay) = &self.relay {
-            relay.left(&self.party, self.id);
+            relay.disconnected(&self.party, self.id);
         }
     }
 }
@@ -324,7 +321,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use crate::domain::Phone;
-    use crate::presence::waiting::WAITING;
+    use crate::presence::outbox::QUEUE_CAPACITY;
 
     fn token(n: u128) -> TokenId {
         TokenId(uuid::Uuid::from_u128(n))
@@ -337,13 +334,13 @@ mod tests {
     #[tokio::test]
     async fn all_connections_of_a_party_are_told_and_leaving_ends_it() {
         let registry = Registry::new(4);
-        assert_eq!(registry.send(&phone(), &Outbound::Nudge(None)), 0);
+        assert_eq!(registry.send(&phone(), &Outbound::Resync(None)), 0);
         let mut first = registry.register(phone(), token(1));
         let mut second = registry.register(phone(), token(1));
         assert_eq!((first.is_first(), second.is_first()), (true, false));
-        assert_eq!(registry.send(&phone(), &Outbound::Nudge(None)), 2);
-        assert!(matches!(first.next().await, Some(Outbound::Nudge(None))));
-        assert!(matches!(second.next().await, Some(Outbound::Nudge(None))));
+        assert_eq!(registry.send(&phone(), &Outbound::Resync(None)), 2);
+        assert!(matches!(first.next().await, Some(Outbound::Resync(None))));
+        assert!(matches!(second.next().await, Some(Outbound::Resync(None))));
         drop(first);
         assert!(registry.is_online(&phone()));
         drop(second);
@@ -354,25 +351,28 @@ mod tests {
     #[tokio::test]
     async fn a_goodbye_is_heard_before_all_that_waits() {
         let registry = Registry::new(4);
-        let mut seat = registry.register(phone(), token(1));
-        for _ in 0..WAITING * 2 {
-            registry.send(&phone(), &Outbound::Nudge(None));
+        let mut registration = registry.register(phone(), token(1));
+        for _ in 0..QUEUE_CAPACITY * 2 {
+            registry.send(&phone(), &Outbound::Resync(None));
         }
         registry.close_tokens(&HashSet::from([token(1)]));
         registry.close_some(9);
-        let goodbye = seat.next().await;
-        assert!(matches!(goodbye, Some(Outbound::Close { allow_reconnect: false, .. })));
-        assert!(matches!(seat.goodbye().await, Outbound::Close { allow_reconnect: false, .. }));
+        let notice = registration.next().await;
+        assert!(matches!(notice, Some(Outbound::Close { allow_reconnect: false, .. })));
+        assert!(matches!(
+            registration.close_notice().await,
+            Outbound::Close { allow_reconnect: false, .. }
+        ));
     }
 
     #[tokio::test]
     async fn a_connection_is_closed_by_the_token_that_let_it_in_last() {
         let registry = Registry::new(4);
-        let mut seat = registry.register(phone(), token(1));
-        seat.let_in_by(token(2));
+        let mut registration = registry.register(phone(), token(1));
+        registration.set_token(token(2));
         assert_eq!(registry.close_tokens(&HashSet::from([token(1)])), 0);
         assert_eq!(registry.close_tokens(&HashSet::from([token(2)])), 1);
-        assert!(matches!(seat.next().await, Some(Outbound::Close { .. })));
+        assert!(matches!(registration.next().await, Some(Outbound::Close { .. })));
     }
 
     #[tokio::test]
@@ -382,7 +382,7 @@ mod tests {
         let new = registry.register(phone(), token(1));
         assert!(matches!(old.next().await, Some(Outbound::Close { allow_reconnect: false, .. })));
         drop(old);
-        assert!(registry.is_online(&phone()), "a late goodbye must not remove the newer one");
+        assert!(registry.is_online(&phone()), "a late removal must not remove the newer one");
         assert_eq!(registry.connections(), 1);
         drop(new);
         assert_eq!(registry.connections(), 0);
@@ -390,12 +390,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_business_user_has_room_for_a_team() {
-        let registry = Registry::new(PerParty { mobile: 1, business: 3 });
+        let registry = Registry::new(PartyLimits { mobile: 1, business: 3 });
         let shop = Party::Business(crate::domain::UserId(uuid::Uuid::from_u128(1)));
-        let mut agents: Vec<Seat> =
+        let mut agents: Vec<Registration> =
             (0..3).map(|_| registry.register(shop.clone(), token(1))).collect();
-        let mut devices: Vec<Seat> = (0..2).map(|_| registry.register(phone(), token(1))).collect();
-        assert!(agents.iter_mut().all(|seat| seat.try_next().is_none()));
+        let mut devices: Vec<Registration> =
+            (0..2).map(|_| registry.register(phone(), token(1))).collect();
+        assert!(agents.iter_mut().all(|registration| registration.try_next().is_none()));
         assert!(matches!(devices[0].next().await, Some(Outbound::Close { .. })));
         let _fourth = registry.register(shop, token(1));
         assert!(matches!(agents[0].next().await, Some(Outbound::Close { .. })));
@@ -405,13 +406,14 @@ mod tests {
     #[tokio::test]
     async fn when_fewer_are_allowed_the_next_one_takes_the_place_of_all_that_are_too_many() {
         let registry = Registry::new(4);
-        let mut old: Vec<Seat> = (0..4).map(|_| registry.register(phone(), token(1))).collect();
+        let mut old: Vec<Registration> =
+            (0..4).map(|_| registry.register(phone(), token(1))).collect();
         registry.allow(2);
-        assert!(old.iter_mut().all(|seat| seat.try_next().is_none()));
+        assert!(old.iter_mut().all(|registration| registration.try_next().is_none()));
         let _new = registry.register(phone(), token(1));
         assert_eq!(registry.connections(), 2);
-        for seat in &mut old[..3] {
-            assert!(matches!(seat.next().await, Some(Outbound::Close { .. })));
+        for registration in &mut old[..3] {
+            assert!(matches!(registration.next().await, Some(Outbound::Close { .. })));
         }
         assert!(old[3].try_next().is_none());
     }
@@ -432,14 +434,14 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_noticed() {
         let registry = Registry::new(1);
-        let seat = registry.register(phone(), token(1));
-        (0..WAITING).for_each(|_| {
-            registry.send(&phone(), &Outbound::Nudge(None));
+        let registration = registry.register(phone(), token(1));
+        (0..QUEUE_CAPACITY).for_each(|_| {
+            registry.send(&phone(), &Outbound::Resync(None));
         });
-        assert_eq!(seat.take_missed(), None);
-        registry.send(&phone(), &Outbound::Nudge(None));
-        let missed = Missed { some: true, ..Missed::default() };
-        assert_eq!(seat.take_missed(), Some(missed));
-        assert_eq!(seat.take_missed(), None);
+        assert_eq!(registration.take_missed(), None);
+        registry.send(&phone(), &Outbound::Resync(None));
+        let missed = MissedItems { some: true, ..MissedItems::default() };
+        assert_eq!(registration.take_missed(), Some(missed));
+        assert_eq!(registration.take_missed(), None);
     }
 }

@@ -1,14 +1,13 @@
-//! Which of the waiting things is next: the higher lane first, and a small share for the lower ones
-//! so that nothing starves.
+//! Picks the next item: higher lanes first, with a small share for the lower ones so that nothing starves.
 
 use std::collections::VecDeque;
 
 use crate::domain::Priority;
 
-/// One take in this many begins with the lowest lane that has something.
+/// One take in this many starts with the lowest lane that is not empty.
 const RESERVED: u32 = 16;
 
-/// Three lanes, bounded together.
+/// Three lanes with one capacity.
 #[derive(Debug)]
 pub struct Lanes<T> {
     lanes: [VecDeque<T>; 3],
@@ -17,30 +16,26 @@ pub struct Lanes<T> {
 }
 
 impl<T> Lanes<T> {
-    /// Empty lanes that hold `capacity` things in all.
     pub fn new(capacity: usize) -> Self {
         Lanes { lanes: Default::default(), capacity, takes: 0 }
     }
 
-    /// How many things wait.
     pub fn len(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum()
     }
 
-    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(VecDeque::is_empty)
     }
 
-    /// How many things wait in a lane.
     pub fn depth(&self, lane: Priority) -> usize {
         self.lanes[lane as usize].len()
     }
 
-    /// Puts a thing at the end of its lane.
+    /// Appends an item to its lane.
     ///
     /// # Errors
-    /// Gives it back when the lanes are full.
+    /// Returns the item when the lanes are full.
     pub fn push(&mut self, lane: Priority, item: T) -> Result<(), T> {
         if self.len() >= self.capacity {
             return Err(item);
@@ -49,7 +44,7 @@ impl<T> Lanes<T> {
         Ok(())
     }
 
-    /// Takes up to `most` things.
+    /// Takes up to `most` items.
     pub fn take(&mut self, most: usize) -> Vec<T> {
         let mut taken = Vec::with_capacity(most.min(self.len()));
         self.takes = self.takes.wrapping_add(1);
@@ -97,7 +92,7 @@ mod tests {
                     last[lane] = Some(*n);
                 }
                 let reserved = usize::from(takes % RESERVED == 0);
-                // Apart from the one reserved place, a lower lane gets what the higher left over.
+                // Apart from the one reserved item, a lower lane gets what the higher ones left over.
                 let mut room = most;
                 for lane in (0..3).rev() {
                     let got = taken.iter().filter(|(l, _)| usize::try_from(*l).unwrap() == lane).count();

@@ -7,8 +7,7 @@ use tokio::sync::Notify;
 use super::Lanes;
 use crate::domain::Priority;
 
-/// Lanes for each of a number of shares; each share has one worker, which keeps it in order. Cheap to
-/// clone.
+/// Lanes by share. Each share has one worker, which keeps its items in order. Cheap to clone.
 pub struct LocalQueue<T> {
     shares: Arc<[Share<T>]>,
 }
@@ -31,13 +30,12 @@ impl<T> Share<T> {
 }
 
 impl<T> LocalQueue<T> {
-    /// `shares` queues that hold `capacity` things each.
+    /// `shares` queues of `capacity` items each.
     pub fn new(shares: usize, capacity: usize) -> Self {
         let share = || Share { lanes: Mutex::new(Lanes::new(capacity)), wake: Notify::new() };
         LocalQueue { shares: (0..shares.max(1)).map(|_| share()).collect() }
     }
 
-    /// How many shares there are.
     pub fn shares(&self) -> usize {
         self.shares.len()
     }
@@ -46,8 +44,7 @@ impl<T> LocalQueue<T> {
         &self.shares[usize::from(partition.unsigned_abs()) % self.shares.len()]
     }
 
-    /// Puts things at the end of their lanes and wakes their worker once.
-    /// What does not fit is given back.
+    /// Appends items to their lanes and wakes their worker once. Returns what did not fit.
     pub fn push(&self, partition: i16, items: impl IntoIterator<Item = (Priority, T)>) -> Vec<T> {
         let share = self.share(partition);
         let mut lanes = share.lanes();
@@ -58,7 +55,7 @@ impl<T> LocalQueue<T> {
         refused
     }
 
-    /// Up to `most` things of a share, at least one. Safe to drop while it waits.
+    /// Waits for items of a share: at least one, at most `most`. Cancel-safe.
     pub async fn next(&self, share: usize, most: usize) -> Vec<T> {
         let share = &self.shares[share % self.shares.len()];
         loop {
@@ -70,7 +67,7 @@ impl<T> LocalQueue<T> {
         }
     }
 
-    /// Drops everything that waits.
+    /// Drops all items.
     pub fn clear(&self) {
         for share in self.shares.iter() {
             let dropped = share.lanes().take(usize::MAX);
@@ -78,7 +75,7 @@ impl<T> LocalQueue<T> {
         }
     }
 
-    /// How many things wait in a lane, over all shares.
+    /// Items in a lane, over all shares.
     pub fn depth(&self, lane: Priority) -> usize {
         self.shares.iter().map(|share| share.lanes().depth(lane)).sum()
     }

@@ -1,8 +1,7 @@
-//! The wake-ups between accepting a message and delivering it: lanes by priority, a queue for each
-//! share of the work.
+//! Wake-ups between accepting a message and delivering it: lanes by priority (the priority queues), a queue for
+//! each share of the work.
 //!
-//! What is in here is a hint. Losing it, all of it included, only makes a delivery later: the
-//! message's row says when somebody has to look at it.
+//! A wake-up is a hint. Losing all of them only delays deliveries: the row of a message says when it is due.
 
 mod lanes;
 mod local;
@@ -14,16 +13,15 @@ pub use rabbit::{Consumer, Rabbit, WakeUp};
 
 use crate::domain::Priority;
 
-/// How delivery is woken.
 pub enum Queue<T> {
-    /// In this process, with what is to be delivered.
+    /// In this process. Carries the deliveries themselves.
     Local(LocalQueue<T>),
-    /// By way of the broker, with names.
+    /// Through the broker. Carries names of messages.
     Rabbit(Rabbit),
 }
 
 impl<T> Queue<T> {
-    /// How many wake-ups wait in a lane.
+    /// Wake-ups in a lane.
     pub fn depth(&self, lane: Priority) -> usize {
         match self {
             Queue::Local(queue) => queue.depth(lane),

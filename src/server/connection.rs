@@ -1,4 +1,4 @@
-//! One connection of a listener: what is known of it, and until when it may be silent.
+//! One connection of a listener: its activity, and its idle and header timeouts.
 
 use std::{
     net::IpAddr,
@@ -9,18 +9,17 @@ use std::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    connections::Connections,
-    places::{Admission, ConnectionId, Owner},
+    connection_limits::{ConnectionAdmission, ConnectionId, ConnectionOwner},
+    connection_registry::ConnectionRegistry,
 };
 use crate::domain::Party;
 
-/// How long a connection of somebody who has authenticated may be without a request: longer than balancers keep
-/// theirs (60 to 75 s).
-const IDLE: Duration = Duration::from_secs(120);
-/// How long a connection may take to end that was told to.
+/// Idle timeout of authenticated connections. Longer than load balancers keep theirs (60 to 75 s).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Grace period of a connection that is being closed.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection, as its requests see it: each has one among its extensions. Cheap to clone.
+/// A connection as its requests see it, in their extensions. Cheap to clone.
 #[derive(Clone)]
 pub struct ConnectionHandle {
     inner: Arc<Inner>,
@@ -28,7 +27,7 @@ pub struct ConnectionHandle {
 
 struct Inner {
     id: ConnectionId,
-    connections: Connections,
+    registry: ConnectionRegistry,
     header_timeout: Duration,
     activity: Mutex<Activity>,
     end: CancellationToken,
@@ -36,34 +35,30 @@ struct Inner {
 
 struct Activity {
     address: IpAddr,
-    /// Somebody has authenticated.
     is_known: bool,
     in_flight: usize,
-    /// Since when there is no request.
+    /// Since when no request is in flight.
     idle_since: Instant,
-    /// When the first bytes of the next request came, where that can be told.
+    /// When the first bytes of the next request arrived, if known.
     head_since: Option<Instant>,
     watches_heads: bool,
-    /// The client does not take what is sent.
+    /// A write is waiting for the client.
     is_writing: bool,
 }
 
-/// How far a connection is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Phase {
-    /// It takes requests.
     Open,
-    /// The process stops: the requests in flight are its last.
+    /// The process is stopping: the requests in flight are the last ones.
     Stopping,
-    /// It was told to end, and may take so long for it.
+    /// It is being closed, until then at most.
     Closing(Instant),
 }
 
 impl ConnectionHandle {
-    pub(super) fn new(
+    fn new(
         id: ConnectionId,
-        connections: Connections,
-        header_timeout: Duration,
+        registry: ConnectionRegistry,
         address: IpAddr,
         end: CancellationToken,
     ) -> ConnectionHandle {
@@ -76,7 +71,8 @@ impl ConnectionHandle {
             watches_heads: false,
             is_writing: false,
         });
-        let inner = Inner { id, connections, header_timeout, activity, end };
+        let header_timeout = registry.header_timeout();
+        let inner = Inner { id, registry, header_timeout, activity, end };
         ConnectionHandle { inner: Arc::new(inner) }
     }
 
@@ -84,57 +80,56 @@ impl ConnectionHandle {
         self.inner.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The address it comes from: of the socket, or as a trusted balancer's PROXY header names it.
+    /// The address of the socket, or the one in the PROXY header of a trusted load balancer.
     pub fn address(&self) -> IpAddr {
         self.activity().address
     }
 
-    /// A request comes from this client. If that is another than the connection's, a balancer sends the requests
-    /// of many over it.
+    /// A request of this client arrived. If its address differs from the connection's, a load balancer sends
+    /// requests of many clients over it.
     pub fn carries(&self, client: IpAddr) {
         let mut activity = self.activity();
         if activity.address != client {
-            self.admit(&mut activity, || Owner::Shared);
+            self.admit(&mut activity, || ConnectionOwner::Shared);
         }
     }
 
-    /// A request has shown a valid token of this party.
+    /// A request had a valid token of this party.
     pub fn authenticated(&self, party: &Party) {
-        self.admit(&mut self.activity(), || Owner::Party(party.clone()));
+        self.admit(&mut self.activity(), || ConnectionOwner::Party(party.clone()));
     }
 
-    fn admit(&self, activity: &mut Activity, owner: impl FnOnce() -> Owner) {
+    fn admit(&self, activity: &mut Activity, owner: impl FnOnce() -> ConnectionOwner) {
         if !activity.is_known {
-            let admission = self.inner.connections.authenticate(self.inner.id, owner());
-            activity.is_known = matches!(admission, Admission::Admitted(_));
+            let admission = self.inner.registry.authenticate(self.inner.id, owner());
+            activity.is_known = matches!(admission, ConnectionAdmission::Admitted(_));
         }
     }
 
-    /// Ends the connection at once, with all its requests.
+    /// Closes the connection at once, with all its requests.
     pub fn close(&self) {
         self.inner.end.cancel();
     }
 
-    /// Resolves when the connection has to end at once: it was evicted, or closed by [`ConnectionHandle::close`].
+    /// Resolves when the connection has to close at once: it was evicted, or closed by
+    /// [`ConnectionHandle::close`].
     pub fn closed(&self) -> WaitForCancellationFutureOwned {
         self.inner.end.clone().cancelled_owned()
     }
 
-    /// Its address has become known.
     pub(super) fn rename(&self, address: IpAddr) {
         self.activity().address = address;
-        self.inner.connections.rename(self.inner.id, address);
+        self.inner.registry.rename(self.inner.id, address);
     }
 
-    /// Its first request may come. Whether what is read while none is in flight belongs to the head of the next one: in
-    /// HTTP/2 it may be anything.
+    /// The connection is ready for requests. `watches_heads` tells whether bytes that arrive while no request
+    /// is in flight belong to the next request head; in HTTP/2 they may be anything.
     pub(super) fn start(&self, watches_heads: bool) {
         let mut activity = self.activity();
         activity.watches_heads = watches_heads;
         activity.idle_since = Instant::now();
     }
 
-    /// Bytes have come.
     pub(super) fn has_read(&self) {
         let mut activity = self.activity();
         if activity.watches_heads && activity.in_flight == 0 && activity.head_since.is_none() {
@@ -142,33 +137,32 @@ impl ConnectionHandle {
         }
     }
 
-    /// Whether there are bytes that the client does not take.
     pub(super) fn set_writing(&self, is_writing: bool) {
         self.activity().is_writing = is_writing;
     }
 
-    /// The client has not taken bytes for too long.
+    /// Counts a write timeout.
     pub(super) fn unread(&self) {
-        self.inner.connections.count_end("unread");
+        self.inner.registry.count_end("unread");
     }
 
-    /// It was without a request for too long.
+    /// Counts an idle timeout.
     pub(super) fn idle(&self) {
-        self.inner.connections.count_end("idle");
+        self.inner.registry.count_end("idle");
     }
 
-    /// When it has to end if nothing happens until then.
+    /// When to close the connection if nothing happens until then.
     pub(super) fn due(&self, phase: Phase) -> Instant {
         let now = Instant::now();
         let activity = self.activity();
         let header_timeout = self.inner.header_timeout;
         let limit = match phase {
-            Phase::Open if activity.is_known => IDLE.max(header_timeout),
+            Phase::Open if activity.is_known => IDLE_TIMEOUT.max(header_timeout),
             Phase::Open | Phase::Stopping => header_timeout,
             Phase::Closing(_) => CLOSE_TIMEOUT,
         };
         if activity.in_flight > 0 || activity.is_writing {
-            // Looked at again by then. Bytes that nobody takes have a time-out of their own.
+            // Checked again by then. Writes have a timeout of their own.
             return now + limit;
         }
         match (phase, activity.head_since) {
@@ -178,20 +172,44 @@ impl ConnectionHandle {
         }
     }
 
-    /// A request has come.
+    /// A request has arrived.
     pub(super) fn begin(&self) -> InFlight {
         let mut activity = self.activity();
         activity.in_flight += 1;
         activity.head_since = None;
         if activity.in_flight == 1 {
-            self.inner.connections.set_in_flight(self.inner.id, true);
+            self.inner.registry.set_in_flight(self.inner.id, true);
         }
         drop(activity);
         InFlight { connection: self.clone() }
     }
 }
 
-/// A request that is not answered in full; dropping it says that it is.
+/// An accepted connection in the registry; dropping it removes the entry.
+pub(super) struct OpenConnection {
+    handle: ConnectionHandle,
+}
+
+impl OpenConnection {
+    /// Enters a connection that was accepted from this address.
+    pub(super) fn new(registry: &ConnectionRegistry, address: IpAddr) -> OpenConnection {
+        let end = CancellationToken::new();
+        let id = registry.insert(address, end.clone());
+        OpenConnection { handle: ConnectionHandle::new(id, registry.clone(), address, end) }
+    }
+
+    pub(super) fn handle(&self) -> &ConnectionHandle {
+        &self.handle
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.handle.inner.registry.remove(self.handle.inner.id);
+    }
+}
+
+/// A request that is not answered completely. Dropped when it is.
 pub(super) struct InFlight {
     connection: ConnectionHandle,
 }
@@ -203,7 +221,7 @@ impl Drop for InFlight {
         activity.in_flight -= 1;
         if activity.in_flight == 0 {
             activity.idle_since = Instant::now();
-            connection.inner.connections.set_in_flight(connection.inner.id, false);
+            connection.inner.registry.set_in_flight(connection.inner.id, false);
         }
     }
 }
@@ -213,12 +231,12 @@ pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{domain::UserId, server::places::ConnectionLimits};
+    use crate::{domain::UserId, server::connection_limits::ConnectionLimits};
 
     const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-    pub fn connections(total: usize) -> Connections {
-        Connections::new("test", ConnectionLimits::new(total, 100, 100), HEADER_TIMEOUT)
+    pub fn connections(total: usize) -> ConnectionRegistry {
+        ConnectionRegistry::new("test", ConnectionLimits::new(total, 100, 100), HEADER_TIMEOUT)
     }
 
     pub fn address(last: u8) -> IpAddr {
@@ -226,19 +244,19 @@ pub(super) mod tests {
     }
 
     impl ConnectionHandle {
-        pub(in crate::server) fn is_in_flight(&self) -> bool {
+        pub(crate) fn is_in_flight(&self) -> bool {
             self.activity().in_flight > 0
         }
     }
 
-    /// How long it may go on from now, to the second.
+    /// Remaining time in seconds.
     fn left(connection: &ConnectionHandle, phase: Phase) -> u64 {
         connection.due(phase).saturating_duration_since(Instant::now()).as_secs_f64().round() as u64
     }
 
     #[test]
     fn who_has_authenticated_may_be_idle_for_longer_but_not_with_half_a_head() {
-        let open = connections(10).open(address(1));
+        let open = OpenConnection::new(&connections(10), address(1));
         let connection = open.handle();
         connection.start(true);
         assert_eq!(left(connection, Phase::Open), 10);
@@ -261,15 +279,15 @@ pub(super) mod tests {
     #[test]
     fn the_longest_idle_one_is_told_to_end_and_a_balancers_counts_for_no_address() {
         let connections = connections(4);
-        let shared = connections.open(address(9));
+        let shared = OpenConnection::new(&connections, address(9));
         shared.handle().carries(address(1));
         assert!(shared.handle().activity().is_known);
-        let first = connections.open(address(1));
-        let (second, third) = (connections.open(address(1)), connections.open(address(2)));
-        let ended =
-            |one: &super::super::connections::OpenConnection| one.handle().inner.end.is_cancelled();
+        let open = |last| OpenConnection::new(&connections, address(last));
+        let first = open(1);
+        let (second, third) = (open(1), open(2));
+        let ended = |one: &OpenConnection| one.handle().inner.end.is_cancelled();
         assert!(ended(&first) && !ended(&second) && !ended(&third) && !ended(&shared));
-        // It has no entry any more.
+        // Its entry is gone.
         drop(first.handle().begin());
         first.handle().authenticated(&Party::Business(UserId(Uuid::from_u128(1))));
         assert!(!first.handle().activity().is_known);

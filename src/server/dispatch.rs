@@ -1,31 +1,30 @@
-//! From an address to the answer of its route: first whether there is one, then whether the caller may, and
-//! only then what it asks. The table runs inside a filter of warp.
+//! From a path to the response of its route: first the route, then the caller, only then the query and body.
+//! The table runs inside a warp filter.
 
 use std::convert::Infallible;
 
-use ::http::{HeaderValue, Method, Request, StatusCode, header};
+use ::http::{Method, Request};
 use bytes::Bytes;
 use http_body_util::Empty;
 use tower_service::Service as _;
 use warp::{Filter, Rejection, filters::BoxedFilter, reply::Response};
 
-pub use super::route::NoRoute;
 use super::{
-    context::{Shared, unknown_parameter},
-    reply::{Problem, code},
-    route::{Route, Who},
+    context::{SharedContext, unknown_parameter},
+    reply::Problem,
+    route::{NoRoute, Route, Who},
     routes,
 };
 
-/// A request that its route may answer.
+/// An authorised request.
 #[derive(Clone)]
 struct Admitted {
     route: &'static Route,
     captured: Vec<String>,
-    context: Shared,
+    context: SharedContext,
 }
 
-/// The filter. It takes requests that carry what [`answer`] gives them.
+/// The warp filter. Expects the extension that [`answer`] adds.
 pub fn filter() -> BoxedFilter<(Response,)> {
     warp::ext::get::<Admitted>()
         .then(|admitted: Admitted| async move {
@@ -36,47 +35,21 @@ pub fn filter() -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-/// The route at an address, and what varies in its path.
+/// The route of a path, and the variable parts of the path.
 ///
 /// # Errors
-/// There is none, or not with this method.
+/// No route has this path and method.
 pub fn route_at(method: &Method, path: &str) -> Result<(&'static Route, Vec<String>), NoRoute> {
     routes::table().find(method, path)
 }
 
-impl NoRoute {
-    /// Whether everybody may know that.
-    pub fn is_open(&self) -> bool {
-        matches!(self, NoRoute::Method { is_open: true, .. })
-    }
-
-    /// The answer.
-    pub fn into_response(self) -> Response {
-        let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
-        let allowed = Vec::from_iter(allowed).join(", ");
-        let text = format!("this address takes {allowed}");
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
-        let mut response = problem.into_response();
-        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
-            response.headers_mut().insert(header::ALLOW, allowed);
-        }
-        response
-    }
-}
-
-fn nothing() -> Problem {
-    let detail = "there is nothing at this address";
-    Problem::new(StatusCode::NOT_FOUND, code::ROUTE_NOT_FOUND, detail)
-}
-
-/// Whether a route knows each parameter of a query: one that is misspelt would else be a condition that does not
-/// hold.
+/// Checks that a route knows every query parameter: a misspelt one would otherwise be ignored.
 ///
 /// # Errors
-/// It does not know one.
+/// It does not know a parameter.
 pub fn check_query(route: &Route, query: &str) -> Result<(), Problem> {
-    // What the existing programs send is theirs, and what watches health may add anything.
-    let is_free = route.is_existing || route.who == Who::Anyone && route.query.is_empty();
+    // Programs of the existing system may send anything, and so may health checks.
+    let is_free = route.is_legacy || route.who == Who::Anyone && route.query.is_empty();
     if is_free || query.is_empty() {
         return Ok(());
     }
@@ -84,12 +57,12 @@ pub fn check_query(route: &Route, query: &str) -> Result<(), Problem> {
     unknown_parameter(query, &known).map_or(Ok(()), Err)
 }
 
-/// What a route answers to a request that it may answer.
+/// Runs the handler of an authorised request.
 pub async fn answer(
     filter: BoxedFilter<(Response,)>,
     route: &'static Route,
     captured: Vec<String>,
-    context: Shared,
+    context: SharedContext,
 ) -> Response {
     let mut request = Request::new(Empty::<Bytes>::new());
     request.extensions_mut().insert(Admitted { route, captured, context });
@@ -100,6 +73,6 @@ pub async fn answer(
 }
 
 async fn rejected(rejection: Rejection) -> Result<Response, Infallible> {
-    tracing::warn!(?rejection, "a request was rejected for an unforeseen reason");
-    Ok(Problem::bad_request("bad_request", "the request cannot be understood").into_response())
+    tracing::warn!(?rejection, "request rejected for an unexpected reason");
+    Ok(Problem::bad_request("bad_request", "malformed request").into_response())
 }

@@ -1,5 +1,5 @@
-//! The accept loop. It is our own because warp's server sets no header timeout, no TCP_NODELAY, no
-//! cap on connections and no TLS, and its graceful stop waits for half-sent headers for ever.
+//! The accept loop. Not warp's, because warp's server has no header timeout, no TCP_NODELAY, no limit of
+//! connections and no TLS, and its graceful shutdown waits for incomplete request heads forever.
 
 use std::{convert::Infallible, io, net::IpAddr, pin::Pin, pin::pin, task::Poll, time::Duration};
 
@@ -20,51 +20,49 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{CLOSE_TIMEOUT, ConnectionHandle, Phase},
-    connections::Connections,
+    chunked_body::ChunkedBody,
+    connection::{CLOSE_TIMEOUT, ConnectionHandle, OpenConnection, Phase},
+    connection_limits::ConnectionLimits,
+    connection_registry::ConnectionRegistry,
+    liveness::LivenessProbe,
     peer::TrustedProxies,
-    places::ConnectionLimits,
     proxy_protocol,
-    pulse::Pulse,
-    sent_body::SentBody,
-    streams::StreamExecutor,
+    stream_timeout::StreamExecutor,
     tls::Tls,
-    watched_io::WatchedIo,
+    write_timeout::WriteTimeoutIo,
 };
 
-/// The wait after the process has run out of files; accepting again at once would only spin.
-const OUT_OF_FILES: Duration = Duration::from_millis(100);
-/// The same after a connection was told to end, which gives its file back.
-const EVICTING: Duration = Duration::from_millis(5);
-/// The most bytes that the system keeps for a client that does not read; it reserves as much again for itself.
-const SEND_BUFFER: u32 = 128 * 1024;
-/// How HTTP/2 begins (RFC 9113, 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The delay after running out of file descriptors, because accepting again at once would spin.
+const OUT_OF_FILES_DELAY: Duration = Duration::from_millis(100);
+/// The same after evicting a connection, which frees a file descriptor.
+const EVICTION_DELAY: Duration = Duration::from_millis(5);
+/// Bytes that the kernel keeps for a client that does not read; it reserves as much again for itself.
+const MAX_SEND_BUFFER_LEN: u32 = 128 * 1024;
+/// The connection preface of HTTP/2 (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How to listen.
 #[derive(Clone)]
 pub struct ListenOptions {
-    /// The name of this listener in metrics and in the log.
+    /// The listener's name in metrics and logs.
     pub name: &'static str,
-    /// HTTP connections at once. A connection that became a WebSocket counts no longer.
+    /// Limits of HTTP connections. WebSockets do not count any more.
     pub limits: ConnectionLimits,
-    /// How long a connection may take for a PROXY header, for the TLS handshake, and for a request's headers, counted
-    /// from its start or the last answer; so long it may be idle before somebody has authenticated on it.
+    /// Timeout of the PROXY header, of the TLS handshake, and of request headers since the start or the last
+    /// response. Also the idle timeout before authentication.
     pub header_timeout: Duration,
-    /// How long a client may take nothing of what is sent.
+    /// How long a client may not read.
     pub write_timeout: Duration,
-    /// Serve TLS.
     pub tls: Option<Tls>,
-    /// The balancers that may say whose connections they pass on.
+    /// Load balancers whose PROXY headers are trusted.
     pub proxies: TrustedProxies,
-    /// How long requests under way may take once the stop has begun.
+    /// How long requests in flight may take after the stop.
     pub grace: Duration,
-    /// Who wants to know whether connections are still accepted asks here.
-    pub pulse: Pulse,
+    /// Tells whether connections are still accepted.
+    pub liveness: LivenessProbe,
 }
 
-/// Serves connections until `stop`, then lets the requests under way end. A request has the [`ConnectionHandle`] of
-/// its connection among its extensions.
+/// Serves connections until `stop`, then waits for requests in flight. A request has the [`ConnectionHandle`]
+/// of its connection in its extensions.
 pub async fn serve<S, F, B>(
     listener: TcpListener,
     options: ListenOptions,
@@ -76,34 +74,34 @@ pub async fn serve<S, F, B>(
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connections = Connections::new(options.name, options.limits, options.header_timeout);
+    let connections = ConnectionRegistry::new(options.name, options.limits, options.header_timeout);
     let tracker = TaskTracker::new();
     let builders = Builders::new(options.write_timeout);
-    let mut answers = options.pulse.answers();
+    let mut responder = options.liveness.responder();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = answers.next() => continue,
+            () = responder.next() => continue,
             () = stop.cancelled() => break,
         };
         let (tcp, address) = match accepted {
             Ok((tcp, address)) => (tcp, address.ip().to_canonical()),
             Err(error) => {
-                // Evicting is logged once a minute.
+                // Evictions are logged once a minute.
                 let wait = if connections.make_room() {
-                    tracing::debug!(%error, "a connection could not be accepted");
-                    EVICTING
+                    tracing::debug!(%error, "cannot accept a connection");
+                    EVICTION_DELAY
                 } else {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    OUT_OF_FILES
+                    tracing::warn!(%error, "cannot accept a connection");
+                    OUT_OF_FILES_DELAY
                 };
                 tokio::time::sleep(wait).await;
                 continue;
             }
         };
-        // Small answers must not wait for more to come.
+        // Small responses must not wait for more data.
         let _ = tcp.set_nodelay(true);
-        let open = connections.open(address);
+        let open = OpenConnection::new(&connections, address);
         let opening = Opening {
             proxy: options.proxies.contains(address).then_some(address),
             tls: options.tls.as_ref().map(Tls::acceptor),
@@ -126,7 +124,7 @@ pub async fn serve<S, F, B>(
                     builders.serve(stream, version, service, connection, &stop).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, peer = %address, "a connection was not begun")
+                    tracing::debug!(%error, peer = %address, "connection setup failed")
                 }
             }
         });
@@ -134,28 +132,28 @@ pub async fn serve<S, F, B>(
     drop(listener);
     tracker.close();
     if tokio::time::timeout(options.grace, tracker.wait()).await.is_err() {
-        tracing::warn!(left = tracker.len(), "requests were cut off by the stop");
+        tracing::warn!(left = tracker.len(), "shutdown grace period over; aborting open requests");
     }
 }
 
-/// What a connection speaks. Known before hyper gets it, because hyper finds it out by itself without
-/// any limit of time, and a client that says nothing would hold its place for ever.
+/// Detected here, because hyper's own detection has no timeout: a client that sends nothing would keep its
+/// connection forever.
 #[derive(Clone, Copy)]
-enum Version {
-    One,
-    Two,
+enum HttpVersion {
+    Http1,
+    Http2,
 }
 
-type Tcp = WatchedIo<TcpStream>;
+type Tcp = WriteTimeoutIo<TcpStream>;
 
 enum Stream {
     Plain(Tcp),
     Tls(Box<TlsStream<Tcp>>),
 }
 
-/// What comes before the first request.
+/// Everything before the first request: PROXY header, TLS and the HTTP version.
 struct Opening {
-    /// The balancer that it comes from, if it is a trusted one.
+    /// The trusted load balancer that it comes from, if any.
     proxy: Option<IpAddr>,
     tls: Option<TlsAcceptor>,
     header_timeout: Duration,
@@ -163,22 +161,24 @@ struct Opening {
 }
 
 impl Opening {
-    /// Reads it in limited time, and tells the connection whose it is if a balancer says so.
+    /// Has a timeout. Sets the address that a PROXY header names.
     async fn open(
         self,
         mut tcp: TcpStream,
         connection: &ConnectionHandle,
-    ) -> io::Result<(Stream, Version)> {
+    ) -> io::Result<(Stream, HttpVersion)> {
         let deadline = Instant::now() + self.header_timeout;
         if let Some(proxy) = self.proxy {
             let named = timeout_at(deadline, proxy_protocol::read(&mut tcp, proxy)).await??;
             connection.rename(named);
         }
         let is_two = match &self.tls {
-            None => timeout_at(deadline, proxy_protocol::begins_with(&tcp, PREFACE)).await??,
+            None => {
+                timeout_at(deadline, proxy_protocol::begins_with(&tcp, HTTP2_PREFACE)).await??
+            }
             Some(_) => false,
         };
-        let tcp = WatchedIo::of_socket(tcp, connection.clone(), self.write_timeout);
+        let tcp = WriteTimeoutIo::of_socket(tcp, connection.clone(), self.write_timeout);
         let (stream, is_two) = match self.tls {
             None => (Stream::Plain(tcp), is_two),
             Some(acceptor) => {
@@ -188,11 +188,10 @@ impl Opening {
                 (Stream::Tls(Box::new(stream)), is_two)
             }
         };
-        Ok((stream, if is_two { Version::Two } else { Version::One }))
+        Ok((stream, if is_two { HttpVersion::Http2 } else { HttpVersion::Http1 }))
     }
 }
 
-/// How each version is served.
 #[derive(Clone)]
 struct Builders {
     one: http1::Builder,
@@ -202,7 +201,7 @@ struct Builders {
 impl Builders {
     fn new(write_timeout: Duration) -> Builders {
         let mut one = http1::Builder::new();
-        // The connection's own time covers the headers too.
+        // The connection's own timeouts cover the headers.
         one.header_read_timeout(None::<Duration>).max_buf_size(16 * 1024);
         let mut two = http2::Builder::new(StreamExecutor::new(write_timeout));
         two.timer(TokioTimer::new())
@@ -215,7 +214,7 @@ impl Builders {
     async fn serve<T, S, F, B>(
         self,
         stream: T,
-        version: Version,
+        version: HttpVersion,
         service: S,
         connection: &ConnectionHandle,
         stop: &CancellationToken,
@@ -234,18 +233,18 @@ impl Builders {
             let answer = Box::pin(service(request, address));
             async move {
                 let answer = answer.await;
-                Ok::<_, Infallible>(answer.map(|body| SentBody::new(body, in_flight)))
+                Ok::<_, Infallible>(answer.map(|body| ChunkedBody::new(body, in_flight)))
             }
         });
         let io = TokioIo::new(stream);
         match version {
-            Version::One => {
+            HttpVersion::Http1 => {
                 connection.start(true);
                 let served = self.one.serve_connection(io, service).with_upgrades();
                 let finish = http1::UpgradeableConnection::graceful_shutdown;
                 drive(served, finish, connection, stop).await;
             }
-            Version::Two => {
+            HttpVersion::Http2 => {
                 connection.start(false);
                 let served = self.two.serve_connection(io, service);
                 drive(served, http2::Connection::graceful_shutdown, connection, stop).await;
@@ -254,8 +253,8 @@ impl Builders {
     }
 }
 
-/// Serves a connection until it ends, is idle for too long, or is told to end. `finish` says to it that the requests in
-/// flight are its last.
+/// Serves a connection until it ends, is idle for too long, or is closed. `finish` makes the requests in flight
+/// the last ones.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     served: C,
     finish: impl Fn(Pin<&mut C>),
@@ -271,7 +270,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             if let Poll::Ready(ended) = served.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
             }
-            // What was just read or answered moves the time. A timer that comes too early is set again.
+            // Reads and responses move the deadline. A timer that fires early is reset.
             loop {
                 let due = Instant::from(connection.due(phase));
                 if due <= Instant::now() {
@@ -289,7 +288,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             biased;
             () = closed.as_mut() => {
                 finish(served.as_mut());
-                // What is to be sent before the end is sent if the client takes it at once.
+                // Sends pending bytes if the client takes them at once.
                 let once = std::future::poll_fn(|cx| Poll::Ready(served.as_mut().poll(cx).is_ready()));
                 let _ = once.await;
                 return;
@@ -297,18 +296,18 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             ended = ended => match ended {
                 Some(Ok(())) => return,
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "a connection ended badly");
+                    tracing::debug!(%error, "connection failed");
                     return;
                 }
                 None if matches!(phase, Phase::Closing(_)) => return,
                 None => {
-                    tracing::debug!("an idle connection is closed");
+                    tracing::debug!("closing idle connection");
                     connection.idle();
                     finish(served.as_mut());
                     phase = Phase::Closing((Instant::now() + CLOSE_TIMEOUT).into());
                 }
             },
-            // After what has come is read: a request that is there is answered.
+            // After reading what has arrived: such a request is still answered.
             () = stop.cancelled(), if matches!(phase, Phase::Open) => {
                 finish(served.as_mut());
                 phase = Phase::Stopping;
@@ -317,10 +316,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
-/// A listener on an address, with a backlog for many clients that come back at once.
+/// Binds an address, with a backlog for many clients that reconnect at once.
 ///
 /// # Errors
-/// The address is taken, not ours, or not permitted.
+/// The address is in use, not local, or not permitted.
 pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         tokio::net::TcpSocket::new_v4()?
@@ -328,8 +327,8 @@ pub async fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
         tokio::net::TcpSocket::new_v6()?
     };
     socket.set_reuseaddr(true)?;
-    // Each connection has that of its listener. Left to itself the system keeps megabytes for each that does not read.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    // Connections inherit it. By default the kernel buffers megabytes for every client that does not read.
+    socket.set_send_buffer_size(MAX_SEND_BUFFER_LEN)?;
     socket.bind(address)?;
     socket.listen(4096)
 }

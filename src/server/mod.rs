@@ -1,40 +1,44 @@
-//! The gateway: HTTP, the hub, and the page for machines. Its borders speak JSON and protocols; what
-//! they ask for is done by the use cases.
+//! The gateway: the HTTP API, the hub, and the listener for metrics. It speaks JSON and protocols; the use
+//! cases are in `app`. A request goes from `listen` through `pipeline` to `hub`, or through `dispatch` and
+//! `routes` to a handler in `http`.
 
-pub mod answer_body;
-pub mod body;
+pub mod allowed_callers;
+mod authorization;
+pub mod bounded_list;
 pub mod budget;
+mod chunked_body;
 pub mod connection;
-mod connections;
+pub mod connection_limits;
+mod connection_registry;
 pub mod context;
 pub mod dispatch;
-pub mod gate;
 pub mod http;
 pub mod hub;
-pub mod inside;
+pub mod in_process;
+mod json_lines;
 pub mod legacy;
 pub mod listen;
-pub mod many;
-pub mod moment;
+pub mod liveness;
 pub mod openapi;
-pub mod pages;
+pub mod pagination;
 pub mod peer;
-pub mod places;
+pub mod pipeline;
 pub mod principal;
-pub mod probe;
 mod proxy_protocol;
-pub mod pulse;
+pub mod realtime_check;
 pub mod reply;
+pub mod request_body;
+pub mod response_body;
 pub mod route;
 pub mod routes;
-mod sent_body;
-mod stream;
-pub mod streams;
+pub mod size_limits;
+pub mod stream_timeout;
+pub mod timestamp;
 pub mod tls;
 pub mod view;
-mod watched_io;
+mod write_timeout;
 
 use std::sync::{Arc, atomic::AtomicBool};
 
-/// Whether the gateway takes requests; false while it starts and stops.
+/// Whether the gateway accepts requests; false while it starts and stops.
 pub type Readiness = Arc<AtomicBool>;

@@ -1,5 +1,5 @@
-//! The address that a request comes from. A header that names one is believed of the balancers in
-//! `http.trusted_proxies` and of nobody else.
+//! The client's address of a request. Headers that name one are trusted only from load balancers in
+//! `http.trusted_proxies`.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -12,28 +12,26 @@ use rfc7239::NodeName;
 use crate::domain::network::Network;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The most balancers that a request comes through.
+/// Load balancers in front of each other.
 const MAX_HOPS: usize = 16;
 
-/// The balancers whose headers are believed. Cheap to clone.
+/// The trusted load balancers. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies {
     networks: Arc<[Network]>,
 }
 
 impl TrustedProxies {
-    /// Those in these networks.
     pub fn new(networks: &[Network]) -> TrustedProxies {
         TrustedProxies { networks: networks.into() }
     }
 
-    /// Whether an address is one of theirs.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(address))
     }
 
-    /// Where a request comes from that arrived from `connected`: the last address that a trusted balancer names and
-    /// that is not a trusted balancer itself.
+    /// The client of a request that arrived from `connected`: the last address in the headers that is not a
+    /// trusted load balancer itself.
     pub fn client(&self, connected: IpAddr, headers: &HeaderMap) -> IpAddr {
         if !self.contains(connected) {
             return connected;
@@ -43,15 +41,15 @@ impl TrustedProxies {
         match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(header::FORWARDED)) {
             (true, false) => x_forwarded_for,
             (false, true) => forwarded,
-            // A balancer writes one of the two and passes on what the client wrote as the other. Which is which cannot be
-            // known.
+            // A load balancer writes one of the two headers and passes on the client's other one. Which is
+            // which is unknown.
             (true, true) if x_forwarded_for == forwarded => forwarded,
             _ => connected,
         }
     }
 
-    /// For which address a connection counts that this client's request came over. A balancer on this machine that is not
-    /// among the trusted ones is believed in that, and in nothing else: all its clients would count as one.
+    /// The address that a connection counts for. A load balancer on this machine is trusted for this, and for
+    /// nothing else, even if it is not configured: otherwise all its clients would count as one.
     pub fn counted_for(&self, connected: IpAddr, client: IpAddr, headers: &HeaderMap) -> IpAddr {
         if client != connected || !connected.is_loopback() {
             return client;
@@ -63,7 +61,7 @@ impl TrustedProxies {
     fn follow(&self, connected: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
         let mut from = connected;
         for hop in hops.take(MAX_HOPS) {
-            // What stands before a name that is no address was written by somebody unknown.
+            // Everything before a hop that is no address comes from an unknown source.
             let Some(hop) = hop else { break };
             from = hop;
             if !self.contains(hop) {
@@ -74,10 +72,10 @@ impl TrustedProxies {
     }
 }
 
-/// The values of a header, the last line first.
+/// The lines of a header, last one first.
 fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
-    // What is no text names no address.
+    // A value that is no text names no address.
     lines.into_iter().rev().map(|line| line.to_str().unwrap_or_default())
 }
 
@@ -94,7 +92,7 @@ fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     })
 }
 
-/// An address, some balancers write with a port.
+/// Parses an address; some load balancers append a port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let plain = || text.trim_matches(['[', ']']).parse().ok();
@@ -102,7 +100,7 @@ fn address(text: &str) -> Option<IpAddr> {
     plain().or_else(with_port).map(|address: IpAddr| address.to_canonical())
 }
 
-/// The part of an address that stands for one client in limits: of IPv6 the network, of which one host has 2^64
+/// The address block that limits count as one client: for IPv6 the /64 network, because one host has 2^64
 /// addresses.
 pub fn block(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -156,7 +154,7 @@ mod tests {
             (&[("forwarded", "for=1.1.1.1, for=_hidden, for=10.2.3.4")], "10.2.3.4"),
             (&[("forwarded", "for=1.1.1.1, nonsense")], "10.0.0.1"),
             (&[("forwarded", "proto=https")], "10.0.0.1"),
-            // One of the two is the client's.
+            // One of the two was written by the client.
             (&[("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1"),
             (&[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")], "1.1.1.1"),
         ] {

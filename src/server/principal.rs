@@ -1,34 +1,31 @@
-//! Who a request comes from.
+//! Who sent a request, and whether it may call a route.
 
 use std::net::IpAddr;
 
-use super::{
-    reply::Problem,
-    route::{Route, Who},
+use super::{allowed_callers::Who, reply::Problem};
+use crate::{
+    app::{App, By, Caller, Error},
+    domain::limits::RateClass,
 };
-use crate::app::{App, By, Caller, Error};
 
-/// Who a request comes from.
+/// Who sent a request, and whether it may call a route.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// Somebody without a token.
-    Anyone {
-        /// Where.
-        peer: IpAddr,
-    },
+    /// A client without a token.
+    Anyone { peer: IpAddr },
     /// The owner of a token.
     User(Caller),
-    /// A command on the server: it may administer without a token, as it can open the database.
+    /// A command on the server. Needs no token, because it can open the database.
     Operator(By),
 }
 
 impl Principal {
-    /// Whether it may call a route. The only place that decides this for requests.
+    /// Whether the principal may call a route. The only place that decides this for requests.
     ///
     /// # Errors
-    /// It has no token, or may not.
-    pub fn admit(&self, route: &Route) -> Result<(), Problem> {
-        match (self, route.who) {
+    /// It has no token or not the permission.
+    pub fn admit(&self, who: Who) -> Result<(), Problem> {
+        match (self, who) {
             (_, Who::Anyone) | (Principal::Operator(_), Who::Admin) => Ok(()),
             (Principal::User(caller), who) => Ok(who.admit(caller)?),
             (Principal::Operator(_), _) => Err(Error::WrongAudience("user").into()),
@@ -36,22 +33,22 @@ impl Principal {
         }
     }
 
-    /// Counts a request to a route that it may call. A command on the server is not counted: it could write into
-    /// the database itself.
+    /// Counts a request against a rate limit. Commands on the server are not limited: they could write to the
+    /// database themselves.
     ///
     /// # Errors
-    /// It has made as many as it may.
-    pub async fn count(&self, app: &App, route: &Route) -> Result<(), Problem> {
-        match (self, route.writes.counted_first(route.who)) {
-            (Principal::User(caller), Some(class)) => Ok(app.count_call(caller, class).await?),
+    /// The limit is reached.
+    pub async fn count(&self, app: &App, class: Option<RateClass>) -> Result<(), Problem> {
+        match (self, class) {
+            (Principal::User(caller), Some(class)) => {
+                Ok(app.limits.count_call(caller, class).await?)
+            }
             _ => Ok(()),
         }
     }
 
-    /// The owner of the token.
-    ///
     /// # Errors
-    /// There is none.
+    /// There is no token.
     pub fn caller(&self) -> Result<&Caller, Problem> {
         match self {
             Principal::User(caller) => Ok(caller),
@@ -63,7 +60,7 @@ impl Principal {
     /// The principal as an administrator.
     ///
     /// # Errors
-    /// It is none.
+    /// It is no administrator.
     pub fn administrator(&self) -> Result<By, Problem> {
         match self {
             Principal::User(caller) => Ok(caller.administrator()?),

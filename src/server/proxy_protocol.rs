@@ -1,5 +1,5 @@
-//! The PROXY protocol, version 2: a balancer that passes on bytes says before them whose they are. It is read of
-//! connections from `http.trusted_proxies` that begin with its signature.
+//! The PROXY protocol, version 2: the header with which a load balancer names the client of a TCP connection.
+//! Read from connections of `http.trusted_proxies` that start with its signature.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -10,21 +10,21 @@ use tokio::{
 };
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature, what is asked, of which kind the addresses are, and how long the rest is.
+/// Signature, command, address family and the length of the rest.
 const FIXED_LEN: usize = 16;
-/// The longest rest: the addresses, and what else a balancer adds.
+/// Addresses and extensions.
 const MAX_REST_LEN: usize = 2048;
 
-/// Looks at a connection's first bytes and leaves them there. Whether they are `wanted`, as soon as that is known.
+/// Peeks at the first bytes of a connection. Returns whether they are `wanted` as soon as that is known.
 ///
 /// # Errors
-/// The connection ended before.
+/// The connection ended before that.
 pub async fn begins_with(tcp: &TcpStream, wanted: &[u8]) -> io::Result<bool> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    const POLL_INTERVAL: Duration = Duration::from_millis(20);
     let mut first = [0; 32];
     let first = first.get_mut(..wanted.len()).ok_or(io::ErrorKind::InvalidInput)?;
     loop {
-        // Known before looking: then nothing more can come.
+        // Read before peeking: if closed, nothing more arrives.
         let is_over = tcp.ready(Interest::READABLE).await?.is_read_closed();
         let seen = tcp.peek(first).await?;
         if seen == 0 {
@@ -39,12 +39,12 @@ pub async fn begins_with(tcp: &TcpStream, wanted: &[u8]) -> io::Result<bool> {
         if is_over {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Peeking waits for the first byte only.
-        tokio::time::sleep(LOOK_AGAIN).await;
+        // `peek` waits for the first byte only.
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Reads the header of a balancer at `proxy`, if there is one, and nothing behind it. Whose connection it is.
+/// Reads the header, if there is one, and nothing behind it. Returns the client's address.
 ///
 /// # Errors
 /// The connection ended; the header is damaged or too long.
@@ -68,7 +68,7 @@ pub async fn read(tcp: &mut TcpStream, proxy: IpAddr) -> io::Result<IpAddr> {
     Ok(match (header.command, header.addresses) {
         (Command::Proxy, Addresses::IPv4(of)) => IpAddr::V4(of.source_address),
         (Command::Proxy, Addresses::IPv6(of)) => IpAddr::V6(of.source_address).to_canonical(),
-        // The balancer's own look at whether we are there, or a client without an address.
+        // A health check of the load balancer, or a client without an address.
         _ => proxy,
     })
 }
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// A header of this command and family, with one more field of so many bytes behind the addresses.
+    /// A header of this command and family, with an extension of `more` bytes.
     fn header(command: u8, family: u8, addresses: &[u8], more: u16) -> Vec<u8> {
         let field = match more {
             0 => Vec::new(),
@@ -90,12 +90,12 @@ mod tests {
         [&SIGNATURE[..], &[0x20 | command, family], &length, addresses, &field].concat()
     }
 
-    /// What comes of these bytes: whose connection it is, and what is left to be read.
+    /// The client's address for these bytes, and the bytes that are left.
     async fn of(bytes: &[u8]) -> io::Result<(IpAddr, Vec<u8>)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut client = TcpStream::connect(listener.local_addr()?).await?;
         let (mut server, _) = listener.accept().await?;
-        // In two parts, so that it cannot be whole at once.
+        // In two writes, so that the header arrives in parts.
         let (first, second) = bytes.split_at(bytes.len().min(5));
         client.write_all(first).await?;
         let sending = async {

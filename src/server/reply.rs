@@ -1,5 +1,4 @@
-//! Answers of the HTTP API: JSON, and problems by RFC 9457. The only place that maps
-//! [`app::Error`] to HTTP.
+//! HTTP responses: JSON, and problem documents (RFC 9457). The only place that maps [`app::Error`] to HTTP.
 
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -7,27 +6,26 @@ use warp::reply::Response;
 
 use crate::{app, domain::message::FieldError};
 
-/// The code of a body that is compressed.
 const ENCODED: &str = "unsupported_content_encoding";
 
-/// Codes by which programs of ours decide what to do.
+/// Codes that our own programs depend on.
 pub mod code {
     /// The database's disk is full.
     pub const DISK_FULL: &str = "disk_full";
-    /// Nothing is at the address.
+    /// No such route.
     pub const ROUTE_NOT_FOUND: &str = "route_not_found";
 }
 
-/// A failed request as the client sees it.
+/// An error response.
 #[derive(Debug)]
 pub struct Problem {
     /// The status.
     pub status: StatusCode,
-    /// Stable, snake_case, for programs.
+    /// Stable identifier for programs, snake_case.
     pub code: &'static str,
     /// For people.
     pub detail: String,
-    /// Broken rules by field.
+    /// Invalid fields.
     pub errors: Vec<FieldError>,
     /// Seconds for `Retry-After`.
     pub retry_after: Option<u64>,
@@ -36,26 +34,32 @@ pub struct Problem {
 #[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'a> {
+    /// `urn:esh3ar:problem:` and the code.
     r#type: String,
+    /// Reason phrase of the status.
     title: &'a str,
+    /// HTTP status.
     pub(crate) status: u16,
+    /// Explanation for people; do not parse.
     pub(crate) detail: &'a str,
+    /// Stable identifier for programs, snake_case.
     pub(crate) code: &'a str,
+    /// Invalid fields: code and message by field.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::BTreeMap<String, Vec<FieldProblem<'static>>>>)]
     errors: Option<serde_json::Map<String, serde_json::Value>>,
-    /// As the header, for items of a batch, which have none.
+    /// Seconds, like the header `Retry-After`; also in items of a batch.
     #[serde(skip_serializing_if = "Option::is_none", rename = "retryAfter")]
     pub(crate) retry_after: Option<u64>,
 }
 
-/// What is wrong with a field.
+/// An error of a field.
 #[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = FieldProblem)]
 struct FieldProblem<'a> {
-    /// Stable, snake_case, for programs.
+    /// Stable identifier for programs, snake_case.
     code: &'a str,
-    /// For people.
+    /// Explanation for people; do not parse.
     message: &'a str,
 }
 
@@ -65,19 +69,18 @@ impl Problem {
         Problem { status, code, detail: detail.into(), errors: Vec::new(), retry_after: None }
     }
 
-    /// What is wrong with the request's form.
+    /// A malformed request.
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    /// A body that is compressed: what it may be is told in a header too (RFC 9110, 15.5.16).
+    /// A compressed body; the response names the supported encoding in a header, too (RFC 9110, 15.5.16).
     pub fn encoded() -> Problem {
-        let text =
-            "the body must not be compressed: send it without Content-Encoding, or as identity";
+        let text = "compressed bodies are not supported: omit Content-Encoding, or use identity";
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ENCODED, text)
     }
 
-    /// A query parameter, header or field that breaks a rule.
+    /// An invalid query parameter, header or field.
     pub fn field(field: &'static str, code: &'static str, message: impl Into<String>) -> Problem {
         app::Error::field(field, code, message).into()
     }
@@ -110,7 +113,7 @@ impl Problem {
         serde_json::to_value(body).unwrap_or_default()
     }
 
-    /// No more than what programs decide by.
+    /// Only what programs need.
     pub fn to_short_json(&self) -> serde_json::Value {
         let mut short = serde_json::json!({ "status": self.status.as_u16(), "code": self.code });
         if let Some(seconds) = self.retry_after {
@@ -171,7 +174,7 @@ impl From<app::Error> for Problem {
                 problem.retry_after = Some(app::error::whole_seconds(retry_after));
             }
             Error::Unavailable | Error::Away(_) => problem.retry_after = Some(1),
-            // Somebody has to make room.
+            // An administrator must free space.
             Error::DiskFull => problem.retry_after = Some(30),
             _ => {}
         }
@@ -184,7 +187,7 @@ pub fn json<T: Serialize>(status: StatusCode, body: &T) -> Response {
     match serde_json::to_string(body) {
         Ok(text) => raw(status, text),
         Err(error) => {
-            tracing::error!(%error, "an answer could not be written");
+            tracing::error!(%error, "cannot serialize a response");
             Problem::from(app::Error::Internal).into_response()
         }
     }

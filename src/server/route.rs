@@ -1,10 +1,10 @@
-//! A route: its address, who may call it, what it takes and gives, and what answers it. The rows are in
-//! [`super::routes`]; dispatch, authorisation, limits of bodies, metric labels, the API's description and the
-//! tests with wrong callers follow from them.
+//! A route: path, callers, input, output and handler. The rows are in [`super::routes`]; dispatch,
+//! authorisation, size limits, metric labels, the OpenAPI description and the tests with wrong callers follow
+//! from them.
 
 use std::{borrow::Cow, collections::BTreeSet, pin::Pin};
 
-use http::Method;
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 use utoipa::{
     ToSchema,
@@ -12,123 +12,46 @@ use utoipa::{
 };
 use warp::reply::Response;
 
-use super::{context::Shared, pages};
-use crate::{
-    app::{Caller, Error},
-    domain::{Permission, limits::RateClass},
+pub use super::allowed_callers::{Who, Writes};
+use super::{
+    context::SharedContext,
+    pagination,
+    reply::{Problem, code},
+    size_limits::{DOCUMENT_LEN, MAX_BATCH_LEN, MAX_JSON_LEN, MAX_UNREAD_LINES_LEN, RECEIPT_LEN},
 };
 
-/// The largest usual body, in bytes: content of 10,000 characters, each escaped in JSON.
-pub const USUAL: usize = 256 * 1024;
-/// The largest body of a batch, or of rows that are imported, in bytes.
-pub const BATCH: usize = 24 * 1024 * 1024;
-/// What an answer to a write is reserved before it is known, in bytes.
-pub const RECEIPT: usize = 1024;
-/// The same of one document that is read: a message of 10,000 characters, each escaped in JSON.
-const DOCUMENT: usize = 64 * 1024;
-/// The same of an answer that comes line by line: what waits for its client.
-pub const LINES: usize = 256 * 1024;
-
-/// Who may call a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// Everybody, without a token.
-    Anyone,
-    /// A mobile user.
-    Mobile,
-    /// A business user, with this permission if one is named.
-    Business(Option<Permission>),
-    /// A mobile user, or a business user with this permission if one is named: each sees its own.
-    Either(Option<Permission>),
-    /// A business user with the permission Admin, or a command on the server itself.
-    Admin,
-}
-
-impl Who {
-    /// Whether this caller may call it.
-    ///
-    /// # Errors
-    /// [`Error::WrongAudience`], [`Error::ReadOnly`] or [`Error::Forbidden`].
-    pub fn admit(self, caller: &Caller) -> Result<(), Error> {
-        let is_mobile = caller.mobile().is_ok();
-        match self {
-            Who::Anyone | Who::Either(None) => Ok(()),
-            Who::Mobile => caller.mobile().map(drop),
-            // Somebody who only receives is told why there is no way back.
-            Who::Business(Some(Permission::SendMessages)) => caller.sender().map(drop),
-            Who::Business(Some(permission)) => caller.business(permission).map(drop),
-            Who::Business(None) if is_mobile => Err(Error::WrongAudience("business")),
-            Who::Business(None) => Ok(()),
-            Who::Either(Some(_)) if is_mobile => Ok(()),
-            Who::Either(Some(permission)) => caller.business(permission).map(drop),
-            Who::Admin => caller.business(Permission::Admin).map(drop),
-        }
-    }
-}
-
-/// What body a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// None. One that is sent is thrown away.
+    /// None. A body that is sent is discarded.
     None,
-    /// JSON of at most so many bytes, read whole.
+    /// JSON of at most this many bytes.
     Json(usize),
-    /// Chunks, of at most so many bytes in all, which the handler takes one after the other.
+    /// A stream of at most this many bytes, which the handler reads.
     Stream(usize),
 }
 
-/// What a request or a call stores, and with that the limit of the caller's that it counts against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writes {
-    /// Nothing: it reads, or what it does is gone with the process.
-    Nothing,
-    /// Messages. The use case counts each that is accepted; one that is refused stores nothing.
-    Messages,
-    /// A conversation, unless there is one. The use case counts each that is begun.
-    Conversations,
-    /// Receipts. The use case counts those that change nothing.
-    Receipts,
-    /// Anything else: each request counts as one, and each to the admin API against the limit of those.
-    Other,
-}
-
-impl Writes {
-    /// What counts before the handler runs; none where the use case counts.
-    pub fn counted_first(self, who: Who) -> Option<RateClass> {
-        match (self, who) {
-            // What an administrator looks at is recorded, too.
-            (_, Who::Admin) => Some(RateClass::Admin),
-            (Writes::Other, _) => Some(RateClass::Writes),
-            _ => None,
-        }
-    }
-}
-
-/// The shape of a body or an answer, by its name in the description.
-pub struct Shape {
-    /// The name.
+/// The schema of a body or response, by its name in the OpenAPI description.
+pub struct BodySchema {
     pub name: Cow<'static, str>,
     collect: fn(&mut Map<String, Value>),
 }
 
-impl Shape {
-    /// That of a type.
-    pub fn of<T: ToSchema>() -> Shape {
-        Shape { name: T::name(), collect: collect::<T> }
+impl BodySchema {
+    pub fn of<T: ToSchema>() -> BodySchema {
+        BodySchema { name: T::name(), collect: collect::<T> }
     }
 
-    /// One that is written by hand in `openapi/written.rs`.
-    pub fn written(name: &'static str) -> Shape {
-        Shape { name: Cow::Borrowed(name), collect: |_| {} }
+    /// A schema of `openapi/handwritten.rs`.
+    pub fn handwritten(name: &'static str) -> BodySchema {
+        BodySchema { name: Cow::Borrowed(name), collect: |_| {} }
     }
 
-    /// Adds it and those that it is made of.
     pub fn collect(&self, shapes: &mut Map<String, Value>) {
         (self.collect)(shapes);
     }
 }
 
-/// Adds the shape of a type, and those that it is made of.
+/// Adds the schema of a type and those that it refers to.
 pub fn collect<T: ToSchema>(shapes: &mut Map<String, Value>) {
     let mut parts: Vec<(String, RefOr<Schema>)> = Vec::new();
     T::schemas(&mut parts);
@@ -138,30 +61,26 @@ pub fn collect<T: ToSchema>(shapes: &mut Map<String, Value>) {
     }
 }
 
-/// What an answer is made of.
-pub enum Answer {
-    /// Nothing.
+pub enum RouteResponse {
     Empty,
-    /// One document.
-    One(Shape),
+    One(BodySchema),
     /// A page of a list: `items` and `next`.
-    Page(Shape),
-    /// A document a line.
-    Lines(Shape),
+    Page(BodySchema),
+    /// A document per line.
+    Lines(BodySchema),
 }
 
-type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
-type Handler = Box<dyn Fn(Shared, Vec<String>) -> Answering + Send + Sync>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+type Handler = Box<dyn Fn(SharedContext, Vec<String>) -> HandlerFuture + Send + Sync>;
 
-/// What can answer a route: a function of the request, and of what varies in its path.
-pub trait Answers<Captured> {
-    /// The same for all.
+/// An async function of the request, and of the variable part of its path.
+pub trait IntoHandler<Captured> {
     fn handler(self) -> Handler;
 }
 
-impl<F, R> Answers<()> for F
+impl<F, R> IntoHandler<()> for F
 where
-    F: Fn(Shared) -> R + Send + Sync + 'static,
+    F: Fn(SharedContext) -> R + Send + Sync + 'static,
     R: Future<Output = Response> + Send + 'static,
 {
     fn handler(self) -> Handler {
@@ -169,9 +88,9 @@ where
     }
 }
 
-impl<F, R> Answers<(String,)> for F
+impl<F, R> IntoHandler<(String,)> for F
 where
-    F: Fn(String, Shared) -> R + Send + Sync + 'static,
+    F: Fn(String, SharedContext) -> R + Send + Sync + 'static,
     R: Future<Output = Response> + Send + 'static,
 {
     fn handler(self) -> Handler {
@@ -181,62 +100,51 @@ where
     }
 }
 
-/// A row of the table.
 pub struct Route {
-    /// The method.
     pub method: Method,
-    /// The path, with what varies in braces. It is the label in metrics, too.
+    /// The path, with variables in braces. Also the label in metrics.
     pub path: &'static str,
-    /// Who may call it.
     pub who: Who,
-    /// What it takes.
     pub body: Body,
-    /// The shape of what it takes.
-    pub takes: Option<Shape>,
-    /// The status of success.
+    /// The schema of the body.
+    pub takes: Option<BodySchema>,
+    /// The status of a successful response.
     pub status: u16,
-    /// What it gives.
-    pub answer: Answer,
-    /// What it is for.
+    pub answer: RouteResponse,
     pub summary: &'static str,
     /// Parameters of the query, as `name: what`.
     pub query: &'static [&'static str],
     /// Whether it takes an `Idempotency-Key`.
     pub is_keyed: bool,
-    /// What it stores, and with that what limits it.
     pub writes: Writes,
-    /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
-    /// as many; unset: as usual for its kind.
+    /// Bytes that are reserved for the response: wanted, and the least that will do. Unset: the default of its
+    /// kind.
     room: Option<(usize, usize)>,
-    /// Whether it is part of the existing system's API: found in any case, answered in its form, and not in
-    /// the description.
-    pub is_existing: bool,
+    /// Part of the API of the existing system: matched without case, answered in its format, and not in the
+    /// description.
+    pub is_legacy: bool,
     words: Vec<&'static str>,
     handler: Handler,
 }
 
-/// `GET`.
-pub fn get<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn get<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::GET, path, who, handler)
 }
 
-/// `POST`.
-pub fn post<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn post<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::POST, path, who, handler)
 }
 
-/// `PATCH`.
-pub fn patch<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn patch<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::PATCH, path, who, handler)
 }
 
-/// `DELETE`.
-pub fn delete<C>(path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+pub fn delete<C>(path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
     Route::new(Method::DELETE, path, who, handler)
 }
 
 impl Route {
-    fn new<C>(method: Method, path: &'static str, who: Who, handler: impl Answers<C>) -> Route {
+    fn new<C>(method: Method, path: &'static str, who: Who, handler: impl IntoHandler<C>) -> Route {
         let reads = method == Method::GET && who != Who::Admin;
         Route {
             method,
@@ -245,115 +153,109 @@ impl Route {
             body: Body::None,
             takes: None,
             status: 200,
-            answer: Answer::Empty,
+            answer: RouteResponse::Empty,
             summary: "",
             query: &[],
             is_keyed: false,
             writes: if reads { Writes::Nothing } else { Writes::Other },
             room: None,
-            is_existing: false,
+            is_legacy: false,
             words: path.split('/').collect(),
             handler: handler.handler(),
         }
     }
 
-    /// Says what it is for.
     pub fn summary(self, summary: &'static str) -> Route {
         Route { summary, ..self }
     }
 
-    /// It takes a document of usual size.
+    /// Takes a JSON document.
     pub fn takes<T: ToSchema>(self) -> Route {
-        Route { body: Body::Json(USUAL), takes: Some(Shape::of::<T>()), ..self }
+        Route { body: Body::Json(MAX_JSON_LEN), takes: Some(BodySchema::of::<T>()), ..self }
     }
 
-    /// It takes a document of up to 500 items.
+    /// Takes a JSON document of up to 500 items.
     pub fn takes_many<T: ToSchema>(self) -> Route {
-        Route { body: Body::Json(BATCH), takes: Some(Shape::of::<T>()), ..self }
+        Route { body: Body::Json(MAX_BATCH_LEN), takes: Some(BodySchema::of::<T>()), ..self }
     }
 
-    /// It takes a document that is not described.
+    /// Takes a JSON document without a schema.
     pub fn reads(self, limit: usize) -> Route {
         Route { body: Body::Json(limit), ..self }
     }
 
-    /// It gives one document, with this status.
+    /// Returns one document, with this status.
     pub fn gives<T: ToSchema>(self, status: u16) -> Route {
-        Route { status, answer: Answer::One(Shape::of::<T>()), ..self }
+        Route { status, answer: RouteResponse::One(BodySchema::of::<T>()), ..self }
     }
 
-    /// It gives a document whose shape is written by hand.
-    pub fn gives_written(self, status: u16, name: &'static str) -> Route {
-        Route { status, answer: Answer::One(Shape::written(name)), ..self }
+    /// Returns a document with a handwritten schema.
+    pub fn gives_handwritten(self, status: u16, name: &'static str) -> Route {
+        Route { status, answer: RouteResponse::One(BodySchema::handwritten(name)), ..self }
     }
 
-    /// It gives a page of a list.
+    /// Returns a page of a list.
     pub fn gives_page<T: ToSchema>(self) -> Route {
-        Route { answer: Answer::Page(Shape::of::<T>()), ..self }.paged()
+        Route { answer: RouteResponse::Page(BodySchema::of::<T>()), ..self }.paged()
     }
 
-    /// It gives a list that is cut at the room that there is for it.
+    /// Returns a list that is cut at the reserved size.
     pub fn paged(self) -> Route {
-        self.reserves(pages::LARGEST, pages::LEAST)
+        self.reserves(pagination::MAX_PAGE_LEN, pagination::MIN_PAGE_LEN)
     }
 
-    /// So many bytes are reserved for its answer, or at least as many.
+    /// Reserves `wanted` bytes for the response, or `least`.
     pub fn reserves(self, wanted: usize, least: usize) -> Route {
         Route { room: Some((wanted, least)), ..self }
     }
 
-    /// It gives a document a line.
-    pub fn gives_lines(self, shape: Shape) -> Route {
-        Route { answer: Answer::Lines(shape), ..self }
+    /// Returns a document per line.
+    pub fn gives_lines(self, shape: BodySchema) -> Route {
+        Route { answer: RouteResponse::Lines(shape), ..self }
     }
 
-    /// It gives nothing but a status.
+    /// Returns no body.
     pub fn gives_nothing(self) -> Route {
         Route { status: 204, ..self }
     }
 
-    /// Its parameters.
     pub fn query(self, query: &'static [&'static str]) -> Route {
         Route { query, ..self }
     }
 
-    /// It sends messages: within the sender's limit, and once for each `Idempotency-Key`.
+    /// Sends messages, which the use case counts.
     pub fn sends(self) -> Route {
         self.writes(Writes::Messages)
     }
 
-    /// It stores this. Without it a `GET` stores nothing but an entry in the audit log, and all others
-    /// [`Writes::Other`].
+    /// What it stores. The default is nothing for a `GET`, apart from the audit log, and [`Writes::Other`] for
+    /// other methods.
     pub fn writes(self, writes: Writes) -> Route {
         Route { writes, ..self }
     }
 
-    /// It takes an `Idempotency-Key`.
     pub fn keyed(self) -> Route {
         Route { is_keyed: true, ..self }
     }
 
-    /// It belongs to the existing system's API.
-    pub fn existing(self) -> Route {
-        Route { is_existing: true, ..self }
+    pub fn legacy(self) -> Route {
+        Route { is_legacy: true, ..self }
     }
 
-    /// The bytes that are reserved for its answer before that is known, and how few will do when there is no room for
-    /// as many.
+    /// Bytes to reserve for the response: wanted, and the least that will do.
     pub fn answer_room(&self) -> (usize, usize) {
         self.room.unwrap_or(match self.answer {
-            Answer::Lines(_) => (LINES, LINES),
-            _ if self.method == Method::GET => (DOCUMENT, RECEIPT),
-            _ => (RECEIPT, RECEIPT),
+            RouteResponse::Lines(_) => (MAX_UNREAD_LINES_LEN, MAX_UNREAD_LINES_LEN),
+            _ if self.method == Method::GET => (DOCUMENT_LEN, RECEIPT_LEN),
+            _ => (RECEIPT_LEN, RECEIPT_LEN),
         })
     }
 
-    /// The names of its parameters.
     pub fn parameters(&self) -> impl Iterator<Item = &'static str> {
         self.query.iter().filter_map(|text| Some(text.split_once(": ")?.0))
     }
 
-    /// What varies in a path of these words, if it is one of this route.
+    /// The variable parts of a path, if it matches.
     fn captures(&self, given: &[&str]) -> Option<Vec<String>> {
         let is_variable = |word: &str| word.starts_with('{');
         let fits = self.words.len() == given.len()
@@ -366,53 +268,73 @@ impl Route {
         fits.then(|| pairs.map(|(_, given)| (*given).to_owned()).collect())
     }
 
-    /// Answers a request that was admitted.
-    pub async fn answer(&self, context: Shared, captured: Vec<String>) -> Response {
+    pub async fn answer(&self, context: SharedContext, captured: Vec<String>) -> Response {
         (self.handler)(context, captured).await
     }
 }
 
-/// All routes.
-pub struct Table {
+pub struct RouteTable {
     rows: Vec<Route>,
 }
 
-/// Why no route answers.
+/// Why no route matches.
 #[derive(Debug)]
 pub enum NoRoute {
-    /// There is nothing at the address.
+    /// The path is unknown.
     Nothing,
-    /// It takes other methods.
+    /// The path has other methods.
     Method {
-        /// Those.
         allowed: BTreeSet<String>,
-        /// Whether it is open to everybody.
+        /// Whether the path is public.
         is_open: bool,
     },
 }
 
-impl Table {
-    /// Of these rows. Of two that fit an address the first counts.
-    pub fn new(rows: Vec<Route>) -> Table {
-        Table { rows }
+impl NoRoute {
+    /// Whether this may be told without a token.
+    pub fn is_open(&self) -> bool {
+        matches!(self, NoRoute::Method { is_open: true, .. })
     }
 
-    /// All rows.
+    pub fn into_response(self) -> Response {
+        let NoRoute::Method { allowed, .. } = self else { return nothing().into_response() };
+        let allowed = Vec::from_iter(allowed).join(", ");
+        let text = format!("method not allowed; use {allowed}");
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text);
+        let mut response = problem.into_response();
+        if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        response
+    }
+}
+
+fn nothing() -> Problem {
+    let detail = "no such route";
+    Problem::new(StatusCode::NOT_FOUND, code::ROUTE_NOT_FOUND, detail)
+}
+
+impl RouteTable {
+    /// Of two rows that match a path, the first one counts.
+    pub fn new(rows: Vec<Route>) -> RouteTable {
+        RouteTable { rows }
+    }
+
     pub fn rows(&self) -> &[Route] {
         &self.rows
     }
 
-    /// The route at an address, and what varies in its path; a slash at its end makes no difference.
+    /// The route of a path, and the variable parts of the path. A trailing slash is ignored.
     ///
     /// # Errors
-    /// There is none, or not with this method.
+    /// No route has this path and method.
     pub fn find(&self, method: &Method, path: &str) -> Result<(&Route, Vec<String>), NoRoute> {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let words: Vec<&str> = path.split('/').collect();
         let (mut allowed, mut is_open) = (BTreeSet::new(), false);
         for route in &self.rows {
             let Some(captured) = route.captures(&words) else { continue };
-            // Health is looked at with HEAD by what watches it.
+            // Health checks use HEAD.
             let takes_head = route.who == Who::Anyone && route.method == Method::GET;
             if route.method == method || takes_head && method == Method::HEAD {
                 return Ok((route, captured));
@@ -435,17 +357,17 @@ impl Table {
 mod tests {
     use super::*;
 
-    async fn nothing(_: Shared) -> Response {
+    async fn nothing(_: SharedContext) -> Response {
         Response::default()
     }
 
-    async fn of_one(_: String, _: Shared) -> Response {
+    async fn of_one(_: String, _: SharedContext) -> Response {
         Response::default()
     }
 
     #[test]
     fn an_address_is_that_of_the_first_row_that_fits() {
-        let table = Table::new(vec![
+        let table = RouteTable::new(vec![
             get("/a/pending", Who::Mobile, nothing),
             get("/a/{id}", Who::Mobile, of_one),
             delete("/a/{id}", Who::Mobile, of_one),

@@ -1,4 +1,4 @@
-//! TLS of the gateway's own: 1.2 and above, with certificates that may be renewed while it runs.
+//! TLS of the listener: 1.2 and above, with certificates that can be renewed while the process runs.
 
 use std::{
     fs,
@@ -14,33 +14,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+use crate::tls::crypto_provider;
 
-/// A certificate and key that cannot be used.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{} cannot be read: {why}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The two do not make a server's identity.
-    #[error("{} and {} do not go together: {why}", cert.display(), key.display())]
-    Pair {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// Why.
-        why: String,
-    },
+    #[error("cannot read {}: {why}", path.display())]
+    File { path: PathBuf, why: String },
+    /// Certificate and key do not match.
+    #[error("{} and {} do not match: {why}", cert.display(), key.display())]
+    Pair { cert: PathBuf, key: PathBuf, why: String },
 }
 
-/// The identity of the gateway. Cheap to clone; clones see a renewal too.
+/// Cheap to clone; clones use a renewed certificate, too.
 #[derive(Clone)]
 pub struct Tls {
     cert: PathBuf,
@@ -51,7 +38,7 @@ pub struct Tls {
 type Stamp = Vec<Option<(SystemTime, u64)>>;
 
 impl Tls {
-    /// Loads PEM files: a chain with the server's own certificate first, and its key.
+    /// Loads PEM files: a chain that starts with the server's certificate, and its key.
     ///
     /// # Errors
     /// Which file cannot be used, and why.
@@ -60,20 +47,20 @@ impl Tls {
         Ok(Tls { cert: cert.to_owned(), key: key.to_owned(), current })
     }
 
-    /// An acceptor with the identity of this moment.
+    /// An acceptor with the current certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         TlsAcceptor::from(Arc::clone(&current))
     }
 
-    /// Takes up renewed files until `stop`. A pair that cannot be used is reported and the old one
-    /// kept: a renewal writes two files, one after the other.
+    /// Reloads changed files until `stop`. A pair that cannot be used is logged and the old one kept, because a
+    /// renewal writes two files one after the other.
     pub async fn watch(self, stop: CancellationToken) {
         let mut seen = self.stamp();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(CHECK_INTERVAL) => {}
             }
             let now = self.stamp();
             if now == seen {
@@ -81,15 +68,17 @@ impl Tls {
             }
             match self.renew() {
                 Ok(()) => seen = now,
-                Err(error) => tracing::warn!(%error, "the old certificate is kept"),
+                Err(error) => {
+                    tracing::warn!(%error, "certificate reload failed; keeping the old certificate")
+                }
             }
         }
     }
 
-    /// Takes up the files as they are now.
+    /// Reloads the files.
     ///
     /// # Errors
-    /// The pair cannot be used; the old one stays.
+    /// The pair cannot be used; the old one is kept.
     pub fn renew(&self) -> Result<(), TlsError> {
         let config = config(&self.cert, &self.key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
@@ -107,22 +96,19 @@ impl Tls {
     }
 }
 
-/// Whom a certificate is for, and when.
+/// Names and validity of a certificate.
 #[derive(Clone, Debug)]
 pub struct Validity {
-    /// The names and addresses it is made out to.
     pub names: Vec<String>,
-    /// Before this it is not valid.
     pub from: OffsetDateTime,
-    /// From this on it is not valid.
     pub until: OffsetDateTime,
 }
 
-/// Looks at a pair without using it. Of a chain the certificate that ends first decides.
+/// Reads a pair without using it. The certificate of the chain that expires first decides.
 ///
 /// # Errors
 /// Which file cannot be used, and why.
-pub fn look(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
+pub fn inspect(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
     config(cert, key)?;
     let unreadable = |why: String| TlsError::File { path: cert.to_owned(), why };
     let mut found: Option<Validity> = None;
@@ -141,7 +127,7 @@ pub fn look(cert: &Path, key: &Path) -> Result<Validity, TlsError> {
             None => found = Some(Validity { names: names(&parsed), from, until }),
         }
     }
-    found.ok_or_else(|| unreadable("it holds no certificate".to_owned()))
+    found.ok_or_else(|| unreadable("it contains no certificate".to_owned()))
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
@@ -168,7 +154,7 @@ fn config(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         .and_then(Iterator::collect)
         .map_err(|error| unreadable(cert, error.to_string()))?;
     if chain.is_empty() {
-        return Err(unreadable(cert, "it holds no certificate".to_owned()));
+        return Err(unreadable(cert, "it contains no certificate".to_owned()));
     }
     let private =
         PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error.to_string()))?;
@@ -177,8 +163,7 @@ fn config(cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         key: key.to_owned(),
         why: why.to_string(),
     };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(pair)?
         .with_no_client_auth()

@@ -1,9 +1,10 @@
-//! How things look outside: the same JSON over HTTP, over the hub and from the command.
+//! The JSON shape of resources: the same over HTTP, over the hub and on the command line.
 
 pub mod admin;
 pub(crate) mod bulk;
-pub(crate) mod personal;
+pub(crate) mod privacy;
 pub mod stats;
+pub(crate) mod timeline;
 
 use std::fmt;
 
@@ -11,58 +12,66 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use time::OffsetDateTime;
 
+pub use timeline::{ExplanationView, MessageStoryView, StepView, timeline};
+
 use crate::{
-    app::explain::Explanation,
     domain::{
-        Conversation, ConversationId, Message, MessageId, Party, Status, conversation::Cursor,
-        message::Place,
+        Conversation, ConversationId, Message, MessageId, Party, conversation::ConversationKeyset,
+        message::ConversationPosition,
     },
-    server::pages,
-    store::{Cut, Slice, dead_letters::DeadLetter, story::Story},
+    server::pagination,
+    store::{ListPage, ScanPosition, dead_letters::DeadLetter},
 };
 
-/// A message as it is read outside (interfaces.md, HTTP).
+/// A message.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Message)]
 pub struct MessageView<'a> {
     pub(crate) id: uuid::Uuid,
+    /// `oneWay` or `chat`.
     pub(crate) r#type: &'a str,
+    /// Chat messages only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) conversation_id: Option<uuid::Uuid>,
+    /// Position in the conversation, from 1 without gaps; chat messages only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seq: Option<i64>,
+    /// Display name of the sender: a business user's name or a phone number.
     pub(crate) from: &'a str,
+    /// Recipient: a phone number in E.164, or the id of a business user.
     pub(crate) to: String,
+    /// At most 200 characters; one-way messages only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
+    /// 1 to 10,000 characters, exactly as sent.
     pub(crate) content: &'a str,
+    /// `text` or `json`.
     pub(crate) content_type: &'a str,
+    /// `pending`, `sent`, `delivered`, `read` or `failed`.
     pub(crate) status: &'a str,
+    /// `low`, `normal` or `high`.
     pub(crate) priority: &'a str,
+    /// Always empty in this version.
     #[schema(value_type = Vec<Object>)]
     #[serde(deserialize_with = "ignored")]
     pub(crate) attachments: [(); 0],
-    #[serde(with = "crate::server::moment")]
+    /// When the message was accepted.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
-    #[serde(
-        with = "crate::server::moment::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    /// When the message was first written to a recipient's connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) sent_at: Option<OffsetDateTime>,
-    #[serde(
-        with = "crate::server::moment::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    /// When the recipient's device acknowledged the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) delivered_at: Option<OffsetDateTime>,
-    #[serde(
-        with = "crate::server::moment::option",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    /// When the recipient read the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) read_at: Option<OffsetDateTime>,
+    /// Why the message failed; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failure_reason: Option<&'a str>,
 }
@@ -72,8 +81,8 @@ impl<'a> From<&'a Message> for MessageView<'a> {
         MessageView {
             id: message.id.0,
             r#type: message.kind().name(),
-            conversation_id: message.place.map(|place| place.conversation.0),
-            seq: message.place.map(|place| place.seq),
+            conversation_id: message.position.map(|place| place.conversation.0),
+            seq: message.position.map(|place| place.seq),
             from: &message.from,
             to: addressee(message),
             subject: message.subject.as_deref(),
@@ -91,7 +100,7 @@ impl<'a> From<&'a Message> for MessageView<'a> {
     }
 }
 
-/// What an attachment looks like is not known yet.
+/// Attachments are not defined yet.
 fn ignored<'de, D: Deserializer<'de>>(from: D) -> Result<[(); 0], D::Error> {
     IgnoredAny::deserialize(from).map(|_| [])
 }
@@ -108,7 +117,7 @@ pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
     messages.iter().map(MessageView::from).collect()
 }
 
-/// A conversation as one of its two sees it.
+/// A conversation, as seen by one of its sides.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Conversation)]
@@ -116,15 +125,19 @@ pub struct ConversationView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) business_user_id: uuid::Uuid,
     pub(crate) business_name: &'a str,
+    /// Phone number of the mobile user, in E.164.
     pub(crate) phone: &'a str,
+    /// `active`, `archived` or `closed`.
     pub(crate) status: &'a str,
+    /// `seq` of the last message; 0 if there is none.
     pub(crate) last_seq: i64,
-    /// Of the last message, or of the beginning.
-    #[serde(with = "crate::server::moment")]
+    /// When the last message was accepted, or the conversation opened.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_message_at: OffsetDateTime,
-    /// Messages that the one who asks has not read.
+    /// Messages that the caller has not read.
     pub(crate) unread_count: i32,
-    #[serde(with = "crate::server::moment")]
+    /// When the conversation was opened.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -145,7 +158,7 @@ impl<'a> ConversationView<'a> {
     }
 }
 
-/// A conversation as an administrator sees it: both sides' counts.
+/// A conversation, as seen by administrators: with both unread counts.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = WholeConversation)]
@@ -153,14 +166,21 @@ pub struct WholeConversationView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) business_user_id: uuid::Uuid,
     pub(crate) business_name: &'a str,
+    /// Phone number of the mobile user, in E.164.
     pub(crate) phone: &'a str,
+    /// `active`, `archived` or `closed`.
     pub(crate) status: &'a str,
+    /// `seq` of the last message; 0 if there is none.
     pub(crate) last_seq: i64,
-    #[serde(with = "crate::server::moment")]
+    /// When the last message was accepted, or the conversation opened.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_message_at: OffsetDateTime,
+    /// Messages that the business user has not read.
     pub(crate) unread_business: i32,
+    /// Messages that the mobile user has not read.
     pub(crate) unread_mobile: i32,
-    #[serde(with = "crate::server::moment")]
+    /// When the conversation was opened.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -181,42 +201,47 @@ impl<'a> From<&'a Conversation> for WholeConversationView<'a> {
     }
 }
 
-/// Messages as a JSON array: the page of a history, as many as it may have.
+/// A page of a history as a JSON array.
 pub fn history(found: &[Message]) -> Vec<u8> {
-    pages::list(found, pages::LARGEST, MessageView::from).0
+    pagination::list(found, pagination::MAX_PAGE_LEN, MessageView::from).0
 }
 
-/// The page of a list of conversations, of which `found` has one more than `limit` if there are more. It ends earlier
-/// where an answer would be too long.
-pub fn conversations(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
+/// A page of conversations; `found` has one more than `limit` if there are more. The page ends earlier if it
+/// would be too large.
+pub fn conversations(found: &ListPage<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let page = found.items.get(..limit).unwrap_or(&found.items);
     let more = found.items.len() > limit;
     let behind = found.cut.and_then(ConversationCursor::at).map(|cursor| cursor.to_string());
     let view = |conversation| ConversationView::new(conversation, of);
     let cursor = |last: &Conversation| ConversationCursor::of(last).to_string();
-    pages::page_behind(page, more, behind, pages::LARGEST, view, cursor)
+    pagination::page_behind(page, more, behind, pagination::MAX_PAGE_LEN, view, cursor)
 }
 
-/// Where a page of conversations ends, as clients give it back.
-pub struct ConversationCursor(pub Cursor);
+/// The cursor of a page of conversations.
+pub struct ConversationCursor(pub ConversationKeyset);
 
 impl ConversationCursor {
     /// After a conversation.
     pub fn of(conversation: &Conversation) -> ConversationCursor {
-        ConversationCursor(Cursor { last_at: conversation.last_at, id: conversation.id })
+        ConversationCursor(ConversationKeyset {
+            last_at: conversation.last_at,
+            id: conversation.id,
+        })
     }
 
-    /// After a row up to which the list was looked at.
-    pub fn at(cut: Cut) -> Option<ConversationCursor> {
-        Some(ConversationCursor(Cursor { last_at: cut.at?, id: ConversationId(cut.id) }))
+    /// The cursor after the last scanned row.
+    pub fn at(cut: ScanPosition) -> Option<ConversationCursor> {
+        Some(ConversationCursor(ConversationKeyset {
+            last_at: cut.at?,
+            id: ConversationId(cut.id),
+        }))
     }
 
-    /// Reads one.
     pub fn parse(text: &str) -> Option<ConversationCursor> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (at, id) = bytes.split_at_checked(16)?;
         let at = i128::from_be_bytes(at.try_into().ok()?);
-        Some(ConversationCursor(Cursor {
+        Some(ConversationCursor(ConversationKeyset {
             last_at: OffsetDateTime::from_unix_timestamp_nanos(at).ok()?,
             id: ConversationId(uuid::Uuid::from_slice(id).ok()?),
         }))
@@ -232,17 +257,15 @@ impl fmt::Display for ConversationCursor {
     }
 }
 
-/// Somebody is writing.
+/// A typing signal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Typing<'a> {
-    /// Where.
     pub conversation_id: uuid::Uuid,
-    /// Who, as shown to the other side.
     pub from: &'a str,
 }
 
-/// What the hub tells both sides of a message that an administrator deleted.
+/// Hub event: an administrator deleted a message.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageDeleted {
@@ -251,165 +274,36 @@ pub struct MessageDeleted {
     conversation_id: Option<uuid::Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<i64>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     at: OffsetDateTime,
 }
 
 impl MessageDeleted {
-    /// This one, which stood there if it was of a conversation.
-    pub fn new(id: MessageId, place: Option<Place>, at: OffsetDateTime) -> MessageDeleted {
+    /// The event for a message, with its position if it was in a conversation.
+    pub fn new(
+        id: MessageId,
+        place: Option<ConversationPosition>,
+        at: OffsetDateTime,
+    ) -> MessageDeleted {
         let conversation_id = place.map(|place| place.conversation.0);
         MessageDeleted { id: id.0, conversation_id, seq: place.map(|place| place.seq), at }
     }
 }
 
-/// What the hub tells a sender.
+/// Hub event: the status of a sent message changed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StatusChanged<'a> {
-    /// The message.
     pub id: uuid::Uuid,
-    /// What it is now.
     pub status: &'a str,
-    /// Since when.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
 }
 
-/// What the hub tells a connection that was not sent everything.
+/// Hub event: the connection may have missed messages.
 #[derive(Debug, Serialize)]
 pub struct MissedSince {
-    /// Since when.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub since: OffsetDateTime,
-}
-
-/// One step of a message's story.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Step)]
-pub struct Step {
-    /// When; of a step that was taken more than once, the first time.
-    #[serde(with = "crate::server::moment")]
-    pub at: OffsetDateTime,
-    /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an unusual event.
-    pub step: String,
-    /// More about it; of a step that was taken more than once, about the last time.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-    /// How often, if more than once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u32>,
-    /// The last time, if there were more than one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(with = "crate::server::moment::option")]
-    pub last_at: Option<OffsetDateTime>,
-}
-
-impl Step {
-    fn once(at: OffsetDateTime, step: &str, detail: impl Into<String>) -> Step {
-        Step { at, step: step.to_owned(), detail: detail.into(), count: None, last_at: None }
-    }
-}
-
-/// The story of a message, in order; `for_administrator` tells who imported it and from which file.
-pub fn timeline(message: &Message, story: &Story, for_administrator: bool) -> Vec<Step> {
-    const ELSEWHERE: &str = "in the previous system";
-    const WRITTEN: &str = "written to a connection of the recipient";
-    let import = story.import.as_ref();
-    let columns = [
-        (Some(message.created_at), Status::Pending, "accepted and durable"),
-        (message.sent_at, Status::Sent, WRITTEN),
-        (message.delivered_at, Status::Delivered, "acknowledged by the recipient's device"),
-        (message.read_at, Status::Read, "opened by the recipient"),
-    ];
-    let mut steps: Vec<Step> = columns
-        .into_iter()
-        .filter_map(|(at, status, detail)| {
-            at.map(|at| {
-                let elsewhere = import.is_some_and(|import| at <= import.at);
-                let detail = if elsewhere { ELSEWHERE } else { detail };
-                Step::once(at, status.name(), detail)
-            })
-        })
-        .chain(import.map(|import| {
-            let from = format!("from {} by {}", import.file, import.by);
-            Step::once(import.at, "imported", if for_administrator { from } else { String::new() })
-        }))
-        .chain(story.events.iter().map(|event| {
-            let step = if event.kind == "given_up" { "failed" } else { event.kind.as_str() };
-            // Of the generation before a requeue.
-            let is_sent = event.kind == Status::Sent.name();
-            let often = event.count > 1;
-            Step {
-                count: often.then_some(event.count),
-                last_at: often.then_some(event.last_at),
-                ..Step::once(event.at, step, if is_sent { WRITTEN } else { event.detail.as_str() })
-            }
-        }))
-        .collect();
-    // Stable: steps of the same moment keep the order in which a message takes them.
-    steps.sort_by_key(|step| step.at);
-    steps
-}
-
-/// A message and every step of its way.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = MessageStory)]
-pub struct MessageStoryView<'a> {
-    #[serde(flatten, borrow)]
-    pub(crate) message: MessageView<'a>,
-    pub(crate) timeline: Vec<Step>,
-}
-
-impl<'a> MessageStoryView<'a> {
-    /// Of a message and its story, for an administrator.
-    pub fn new(message: &'a Message, story: &Story) -> MessageStoryView<'a> {
-        MessageStoryView { message: message.into(), timeline: timeline(message, story, true) }
-    }
-}
-
-/// What became of a message, for people and scripts.
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = Explanation)]
-pub struct ExplanationView {
-    pub(crate) id: uuid::Uuid,
-    pub(crate) from: String,
-    pub(crate) to: String,
-    pub(crate) status: String,
-    pub(crate) priority: String,
-    pub(crate) steps: Vec<Step>,
-    pub(crate) verdict: VerdictView,
-}
-
-#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Verdict)]
-pub(crate) struct VerdictView {
-    pub(crate) code: String,
-    pub(crate) sentence: String,
-    /// A command of the administrator's: only administrators are shown it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) next: Option<String>,
-}
-
-impl ExplanationView {
-    /// For whoever may see the message; `for_administrator` adds the command to run next.
-    pub fn new(explanation: &Explanation, for_administrator: bool) -> ExplanationView {
-        let verdict = &explanation.verdict;
-        ExplanationView {
-            id: explanation.message.id.0,
-            from: explanation.message.from.to_string(),
-            to: addressee(&explanation.message),
-            status: explanation.message.status.name().to_owned(),
-            priority: explanation.message.priority.name().to_owned(),
-            steps: timeline(&explanation.message, &explanation.story, for_administrator),
-            verdict: VerdictView {
-                code: verdict.code.to_owned(),
-                sentence: verdict.sentence.clone(),
-                next: verdict.next.clone().filter(|_| for_administrator),
-            },
-        }
-    }
 }
 
 /// A dead letter as administrators read it.
@@ -418,22 +312,31 @@ impl ExplanationView {
 #[schema(as = DeadLetter)]
 pub struct DeadLetterView<'a> {
     pub(crate) id: uuid::Uuid,
+    /// Such as `delivery`, or the kind of a job.
     pub(crate) kind: &'a str,
+    /// Where the cause lies: `recipient`, `provider`, `content` or `system`.
     pub(crate) class: &'a str,
+    /// Why it failed.
     pub(crate) reason: &'a str,
+    /// The message, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message_id: Option<uuid::Uuid>,
+    /// Generation of the message; each requeue adds one.
     pub(crate) generation: i32,
+    /// Delivery attempts.
     pub(crate) attempts: i32,
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub(crate) from: &'a str,
+    /// Phone number of the recipient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) to: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
-    #[serde(with = "crate::server::moment")]
+    /// When the first attempt failed.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) first_error_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment")]
+    /// When the last attempt failed.
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) last_error_at: OffsetDateTime,
 }
 

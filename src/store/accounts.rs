@@ -71,20 +71,17 @@ statements! {
     );
 }
 
-/// A business user.
 #[derive(Clone, Debug)]
 pub struct BusinessUser {
-    /// Its id.
     pub id: UserId,
-    /// Unique without regard to case, 1 to 200 characters.
+    /// Unique ignoring case, 1 to 200 characters.
     pub name: String,
     /// Its own phone number.
     pub phone: Option<Phone>,
     /// What it may do.
     pub permissions: Permissions,
-    /// Made at.
     pub created_at: OffsetDateTime,
-    /// Disabled at; its tokens then open nothing.
+    /// When it was disabled; its tokens are then not accepted.
     pub disabled_at: Option<OffsetDateTime>,
 }
 
@@ -120,18 +117,12 @@ pub async fn add_user(client: &impl Statements, new: &BusinessUser) -> Result<()
 }
 
 /// A business user by id.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn user_by_id(client: &Client, id: UserId) -> Result<Option<BusinessUser>, Error> {
     client.query_opt(&USER_BY_ID, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
-/// A business user by name, without regard to case: the first of these names that there is. Names of
-/// earlier versions were stored as they were written.
-///
-/// # Errors
-/// Any failure of the database.
+/// A business user by name, ignoring case: the first of these names that exists. Earlier versions stored
+/// names as given.
 pub async fn user_by_name(
     client: &Client,
     names: [&str; 2],
@@ -140,18 +131,12 @@ pub async fn user_by_name(
 }
 
 /// The business user with this phone number, if it is not disabled.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<UserId>, Error> {
     let row = client.query_opt(&USER_BY_PHONE, &[&phone.as_str()]).await?;
     Ok(row.map(|row| row.try_get("id")).transpose()?.map(UserId))
 }
 
-/// The phone numbers of those of these business users that have one.
-///
-/// # Errors
-/// Any failure of the database.
+/// The phone numbers of these business users, for those that have one.
 pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, Phone)>, Error> {
     let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&PHONES_OF, &[&ids]).await?;
@@ -162,9 +147,6 @@ pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, P
 }
 
 /// Business users by name, after a given name.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list_users(
     client: &Client,
     after: Option<&str>,
@@ -182,7 +164,6 @@ pub async fn list_users(
 /// What to change of a business user; `None` leaves a thing as it is.
 #[derive(Clone, Debug, Default)]
 pub struct UserChange {
-    /// New permissions.
     pub permissions: Option<Permissions>,
     /// A new phone number.
     pub phone: Option<Phone>,
@@ -191,9 +172,6 @@ pub struct UserChange {
 }
 
 /// Changes a business user; `None` when there is none of that id.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn change_user(
     client: &impl Statements,
     id: UserId,
@@ -216,23 +194,17 @@ pub async fn change_user(
         .transpose()
 }
 
-// "esh3ar a" in ASCII: whoever takes an administrator away waits for whoever is at it.
-const ADMINISTRATORS: i64 = 0x6573_6833_6172_2061;
+// "esh3ar a" in ASCII. Serializes changes that remove an administrator.
+const ADMIN_LOCK_ID: i64 = 0x6573_6833_6172_2061;
 
-/// Waits for whoever else takes an administrator away, and keeps others waiting.
-///
-/// # Errors
-/// Any failure of the database.
+/// Serializes transactions that remove an administrator.
 pub(super) async fn wait_for_administrators(client: &impl Statements) -> Result<(), Error> {
-    client.execute(&WAIT_FOR_ADMINISTRATORS, &[&ADMINISTRATORS]).await?;
+    client.execute(&WAIT_FOR_ADMINISTRATORS, &[&ADMIN_LOCK_ID]).await?;
     Ok(())
 }
 
-/// Whether somebody else can administer, until the end of the transaction: who may and has no token that opens
-/// anything cannot.
-///
-/// # Errors
-/// Any failure of the database.
+/// Whether another user can administer; holds until the end of the transaction. A user without a valid token
+/// cannot.
 pub async fn has_other_administrator(
     client: &impl Statements,
     than: UserId,
@@ -245,9 +217,6 @@ pub async fn has_other_administrator(
 }
 
 /// A business user, locked until the end of the transaction.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn lock_user(
     client: &impl Statements,
     id: UserId,
@@ -255,15 +224,13 @@ pub async fn lock_user(
     client.query_opt(&LOCK_USER, &[&id.0]).await?.as_ref().map(user).transpose()
 }
 
-/// Where a mobile user stands. The numbers are the stored ones.
+/// Registration status of a mobile user. The numbers are the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i16)]
 pub enum MobileStatus {
-    /// Asked to register, number not proved yet.
+    /// Registered; the number is not verified yet.
     Pending = 0,
-    /// May connect.
     Verified = 1,
-    /// Shut out.
     Rejected = 2,
 }
 
@@ -278,16 +245,11 @@ impl MobileStatus {
     }
 }
 
-/// A mobile user.
 #[derive(Clone, Debug)]
 pub struct MobileUser {
-    /// Its id.
     pub id: MobileUserId,
-    /// Unique.
     pub phone: Phone,
-    /// Where it stands.
     pub status: MobileStatus,
-    /// Made at.
     pub created_at: OffsetDateTime,
 }
 
@@ -305,11 +267,8 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
     })
 }
 
-/// Adds mobile users. Those that are there already become verified if that is asked, and are else
-/// left as they are. Returns them as they are now.
-///
-/// # Errors
-/// Any failure of the database.
+/// Adds mobile users. Existing ones become verified if requested and are unchanged otherwise. Returns all of
+/// them.
 pub async fn put_mobiles(
     client: &impl Statements,
     new: &[MobileUser],
@@ -327,17 +286,11 @@ pub async fn put_mobiles(
 }
 
 /// A mobile user by phone number.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn find_mobile(client: &Client, phone: &Phone) -> Result<Option<MobileUser>, Error> {
     client.query_opt(&FIND_MOBILE, &[&phone.as_str()]).await?.as_ref().map(mobile).transpose()
 }
 
 /// Mobile users by phone number, after a given one.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list_mobiles(
     client: &Client,
     after: Option<&Phone>,

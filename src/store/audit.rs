@@ -1,4 +1,4 @@
-//! The audit log: written with what it tells of, read by page, and cleared of old entries.
+//! The audit log: written in the transaction of the change, read in pages, expired by age.
 
 use std::net::IpAddr;
 
@@ -9,19 +9,19 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Statement, Statements, Transaction,
-    conditions::{Parameter, Where, parameters},
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
     rows,
-    slice::{Cut, Slice, looked_at},
     statement::statements,
+    where_clause::{Conditions, Parameter, parameters},
 };
 use crate::domain::{
     Phone,
-    audit::{Action, Detail, Entry},
+    audit::{AuditAction, AuditDetail, AuditEntry},
     text::normal_name,
 };
 
 statements! {
-    // An entry that was written before is not written again: a commit that was not heard is repeated.
+    // Repeating a commit whose outcome was unknown must not duplicate entries.
     INSERT = "
         WITH fresh AS (
             INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
@@ -45,31 +45,25 @@ statements! {
 }
 
 /// Begins a transaction, to be ended with [`commit`].
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn begin(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client.transaction().await
 }
 
-/// Ends a transaction: what it changed and these entries are there together, or neither is.
+/// Commits a transaction with its audit entries: both are stored, or neither.
 ///
 /// # Errors
-/// Any failure of the database. Then nothing has changed, unless it could not be reached any more.
-pub async fn commit(transaction: Transaction<'_>, entries: &[Entry]) -> Result<(), Error> {
+/// Any failure of the database. Nothing was changed then, unless the connection was lost.
+pub async fn commit(transaction: Transaction<'_>, entries: &[AuditEntry]) -> Result<(), Error> {
     insert(&transaction, entries).await?;
     transaction.commit().await
 }
 
-/// Writes entries; in a transaction, together with what they tell of.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), Error> {
+/// Writes entries.
+pub async fn insert(client: &impl Statements, entries: &[AuditEntry]) -> Result<(), Error> {
     if entries.is_empty() {
         return Ok(());
     }
-    fn column<'a, T>(entries: &'a [Entry], value: impl Fn(&'a Entry) -> T) -> Vec<T> {
+    fn column<'a, T>(entries: &'a [AuditEntry], value: impl Fn(&'a AuditEntry) -> T) -> Vec<T> {
         entries.iter().map(value).collect()
     }
     let phones = entries.iter().flat_map(|e| e.phones.iter().map(|phone| (phone.as_str(), e.id)));
@@ -101,23 +95,22 @@ pub async fn insert(client: &impl Statements, entries: &[Entry]) -> Result<(), E
     Ok(())
 }
 
-fn details(entry: &Entry) -> Value {
-    let value = |detail: &Detail| match detail {
-        Detail::Text(text) => Value::from(text.as_str()),
-        Detail::Number(number) => Value::from(*number),
-        Detail::Flag(flag) => Value::from(*flag),
-        Detail::List(list) => Value::from(list.as_slice()),
+fn details(entry: &AuditEntry) -> Value {
+    let value = |detail: &AuditDetail| match detail {
+        AuditDetail::Text(text) => Value::from(text.as_str()),
+        AuditDetail::Number(number) => Value::from(*number),
+        AuditDetail::Flag(flag) => Value::from(*flag),
+        AuditDetail::List(list) => Value::from(list.as_slice()),
     };
     let fields = entry.details.iter().map(|(name, detail)| ((*name).to_owned(), value(detail)));
     Value::Object(fields.collect::<Map<String, Value>>())
 }
 
-/// An entry as it is read. Its words are texts: another version may have written others.
+/// A stored entry. Its enumerations are texts: another version may have written values unknown here.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub struct AuditRecord {
     /// UUIDv7.
     pub id: Uuid,
-    /// When.
     pub at: OffsetDateTime,
     /// `user`, `phone` or `command`.
     pub actor_kind: String,
@@ -137,7 +130,6 @@ pub struct Recorded {
     pub phone: Option<Phone>,
     /// How many phones' data.
     pub phones: i64,
-    /// Why.
     pub reason: Option<String>,
     /// The request over HTTP.
     pub request: Option<String>,
@@ -149,9 +141,9 @@ pub struct Recorded {
     pub outcome: String,
 }
 
-/// Which entries are wanted. Conditions that are given must all hold.
+/// A filter for audit entries; all conditions that are set must hold.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct AuditFilter {
     /// Only of this time or later.
     pub since: Option<OffsetDateTime>,
     /// Only about this phone.
@@ -164,9 +156,9 @@ pub struct Filter {
     pub before: Option<Uuid>,
 }
 
-/// The rows that a list looks at, found and ordered by an index: the ids of entries, newest first.
-fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
-    // By the column that its index is about, so that it is walked from there.
+/// The subquery of the ids that a list scans, newest first, by an index.
+fn looked_at(filter: &AuditFilter, wanted: &mut Conditions) -> String {
+    // On the column of the index, so that the scan starts there.
     let (id, from) = match filter.phone {
         Some(_) => ("f.entry_id", "audit_log_phones f"),
         None => ("f.id", "audit_log f"),
@@ -177,7 +169,7 @@ fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
         wanted.add("f.action = ?", Box::new(action.clone()));
     }
     if let Some(since) = filter.since {
-        // Some way below: ids are made a moment before or after the time that is written beside them.
+        // Somewhat earlier: an id may be created shortly before or after the stored time.
         let first = rows::first_id_of(since - time::Duration::minutes(1));
         wanted.add(&format!("{id} >= ?"), Box::new(first));
     }
@@ -187,13 +179,13 @@ fn looked_at(filter: &Filter, wanted: &mut Where) -> String {
     let found_by = wanted.take();
     format!(
         "SELECT {id} AS id FROM {from} WHERE {found_by} ORDER BY {id} DESC LIMIT {}",
-        looked_at!()
+        max_scanned_rows!()
     )
 }
 
-/// The statement for the entries that are wanted, and its values.
-fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
-    let mut wanted = Where::default();
+/// The list statement and its values.
+fn listed(filter: &AuditFilter, limit: usize) -> (Statement, Vec<Parameter>) {
+    let mut wanted = Conditions::default();
     let looked_at = looked_at(filter, &mut wanted);
     if let Some(since) = filter.since {
         wanted.add("a.at >= ?", Box::new(since));
@@ -201,7 +193,7 @@ fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
     if let Some(actor) = &filter.actor {
         let condition = "EXISTS (SELECT FROM unnest(?::text[]) w WHERE lower(w) IN \
                          (lower(a.actor), lower(a.actor_name), a.token_id::text))";
-        // Entries are never changed: some have a name as an earlier version took it.
+        // Entries are immutable: old ones have names as earlier versions stored them.
         wanted.add(condition, Box::new(vec![normal_name(actor), actor.trim().to_owned()]));
     }
     if let Some(action) = &filter.action {
@@ -221,13 +213,13 @@ fn listed(filter: &Filter, limit: usize) -> (Statement, Vec<Parameter>) {
     (Statement::built(concat!(module_path!(), "::listed"), text).once(), wanted.values)
 }
 
-/// The statement that finds the last of the rows that [`listed`] looks at, and its values.
-fn last_looked_at(filter: &Filter) -> (Statement, Vec<Parameter>) {
-    let mut wanted = Where::default();
+/// The statement that finds the last row that [`listed`] scans, and its values.
+fn last_looked_at(filter: &AuditFilter) -> (Statement, Vec<Parameter>) {
+    let mut wanted = Conditions::default();
     let text = format!(
         "SELECT f.id FROM ({}) AS f ORDER BY f.id DESC LIMIT 1 OFFSET {}::bigint - 1",
         looked_at(filter, &mut wanted),
-        looked_at!()
+        max_scanned_rows!()
     );
     (Statement::built(concat!(module_path!(), "::last_looked_at"), text).once(), wanted.values)
 }
@@ -235,7 +227,7 @@ fn last_looked_at(filter: &Filter) -> (Statement, Vec<Parameter>) {
 /// Every form of [`listed`].
 pub(super) fn built() -> Vec<Statement> {
     let forms = (0..1 << 4).flat_map(|given: u8| {
-        [None, Some("message"), Some("message.show")].map(|action| Filter {
+        [None, Some("message"), Some("message.show")].map(|action| AuditFilter {
             since: (given & 1 != 0).then_some(OffsetDateTime::UNIX_EPOCH),
             phone: (given & 2 != 0).then(|| Phone::from_stored("")),
             actor: (given & 4 != 0).then(String::new),
@@ -247,29 +239,27 @@ pub(super) fn built() -> Vec<Statement> {
 }
 
 /// Entries by filter, newest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
-    filter: &Filter,
+    filter: &AuditFilter,
     limit: usize,
-) -> Result<Slice<Recorded>, Error> {
+) -> Result<ListPage<AuditRecord>, Error> {
     let (statement, values) = listed(filter, limit);
     let found = client.query(&statement, &parameters(&values)).await?;
     let found = found.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
     if found.len() >= limit {
-        return Ok(Slice { items: found, cut: None });
+        return Ok(ListPage { items: found, cut: None });
     }
     let (statement, values) = last_looked_at(filter);
     let row = client.query_opt(&statement, &parameters(&values)).await?;
-    let cut =
-        row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
-    Ok(Slice::new(found, cut, |entry, cut| entry.id < cut.id))
+    let cut = row
+        .map(|row| Ok::<_, Error>(ScanPosition { at: None, id: row.try_get("id")? }))
+        .transpose()?;
+    Ok(ListPage::new(found, cut, |entry, cut| entry.id < cut.id))
 }
 
-fn recorded(row: &Row) -> Result<Recorded, Error> {
-    Ok(Recorded {
+fn recorded(row: &Row) -> Result<AuditRecord, Error> {
+    Ok(AuditRecord {
         id: row.try_get("id")?,
         at: row.try_get("at")?,
         actor_kind: row.try_get("actor_kind")?,
@@ -289,19 +279,16 @@ fn recorded(row: &Row) -> Result<Recorded, Error> {
     })
 }
 
-/// When an action was last done, in whole: entries that say that it is only begun do not count.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn last_done(client: &Client, action: Action) -> Result<Option<OffsetDateTime>, Error> {
+/// When an action last completed; entries that record only its start are ignored.
+pub async fn last_done(
+    client: &Client,
+    action: AuditAction,
+) -> Result<Option<OffsetDateTime>, Error> {
     let row = client.query_opt(&LAST_DONE, &[&action.name()]).await?;
     Ok(row.map(|row| row.try_get("at")).transpose()?)
 }
 
-/// Deletes entries of before a time, at most `limit`, the oldest first. Returns how many.
-///
-/// # Errors
-/// Any failure of the database.
+/// Deletes at most `limit` entries older than a time, oldest first. Returns how many.
 pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Result<u64, Error> {
     client.execute(&EXPIRE, &[&before, &limit]).await
 }

@@ -1,25 +1,25 @@
 //! Chat messages: appended under their conversation's lock, read by `seq`, marked as read.
 //!
-//! The lock makes `seq`, the last message and both unread counts move together, in one transaction.
+//! The lock makes `seq`, the last message and both unread counts change together, in one transaction.
 
-pub(super) mod known;
+pub(super) mod deduplication;
 
 use std::collections::HashMap;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::known::{Before, Known, known};
+use self::deduplication::{KnownBy, StoredBefore, known};
 use super::{
     Client, Error, Statements, conversations,
-    outcome::Changed,
+    message_status::Changed,
     rows::{self, first_of_page, select_messages},
     statement::statements,
 };
 use crate::domain::{
     Conversation, ConversationId, Message, MessageId, Party, Status,
     conversation::Side,
-    message::{Draft, Place},
+    message::{ConversationPosition, MessageDraft},
     partitions,
 };
 
@@ -62,8 +62,8 @@ statements! {
         WHERE c.id = a.id";
     HISTORY_BEFORE = history!(by: "seq DESC");
     HISTORY_AFTER = history!(by: "seq");
-    // The recipient is named in a form that the planner cannot match with the indexes on recipients: the
-    // messages are looked up by their places, however few or many a recipient has.
+    // The condition on the recipient is written so that the planner cannot use the recipient indexes:
+    // messages are looked up by position, whatever number a recipient has.
     READ = "
         UPDATE messages SET status = 3, sent_at = coalesce(sent_at, $3),
                delivered_at = coalesce(delivered_at, $3), read_at = $3, next_attempt_at = NULL,
@@ -88,24 +88,19 @@ statements! {
 /// A message to be appended.
 #[derive(Clone, Debug)]
 pub struct NewChat {
-    /// Its id, unless the conversation's last message has a later one.
+    /// The id, unless the conversation's last message has a later one.
     pub id: MessageId,
-    /// Where it goes.
     pub conversation: ConversationId,
-    /// Who says it.
     pub side: Side,
-    /// What it says.
-    pub draft: Draft,
-    /// The sender's own name for it: a repeat with the same changes nothing.
+    pub draft: MessageDraft,
+    /// The sender's id for the message: a repeat with the same id changes nothing.
     pub client_message_id: Option<String>,
-    /// Accepted at.
     pub created_at: OffsetDateTime,
 }
 
-/// What became of one.
+/// The result for one message.
 #[derive(Clone, Debug)]
-pub enum Appended {
-    /// It is stored.
+pub enum AppendResult {
     New(Message),
     /// It was stored before.
     Before(Message),
@@ -117,18 +112,17 @@ pub enum Appended {
     Nowhere,
 }
 
-/// What a batch did.
+/// The result of a batch.
 #[derive(Debug, Default)]
-pub struct Outcome {
-    /// For each message.
-    pub messages: Vec<Appended>,
-    /// The conversations as they are now, each once.
+pub struct AppendOutcome {
+    pub messages: Vec<AppendResult>,
+    /// The changed conversations, each once.
     pub conversations: Vec<Conversation>,
 }
 
-/// Appends messages, all in one transaction, each conversation's in the order given. `earlier` are ids
-/// that an attempt of unknown outcome may have stored; by position, like `batch`. `due` says when a
-/// message is to be looked at if nobody deals with it before.
+/// Appends messages in one transaction, those of a conversation in the given order. `earlier` are ids that an
+/// attempt of unknown outcome may have stored, by position in `batch`. `due` is when the sweeper picks a
+/// message up if nobody delivers it before.
 ///
 /// # Errors
 /// Any failure of the database; then nothing is stored, unless the error is [`Error::Unavailable`].
@@ -137,7 +131,7 @@ pub async fn append(
     batch: &[NewChat],
     earlier: &mut [Option<MessageId>],
     due: impl Fn(&Party) -> Option<OffsetDateTime>,
-) -> Result<Outcome, Error> {
+) -> Result<AppendOutcome, Error> {
     let transaction = client.transaction().await?;
     let mut ids: Vec<Uuid> = batch.iter().map(|new| new.conversation.0).collect();
     ids.sort_unstable();
@@ -149,29 +143,29 @@ pub async fn append(
             .map(|(conversation, last)| (conversation.id.0, (conversation, last, false)))
             .collect();
     let mut known = known(&transaction, batch, &locked, earlier).await?;
-    let mut outcome = Outcome::default();
+    let mut outcome = AppendOutcome::default();
     let mut fresh = Vec::new();
     for (new, earlier) in batch.iter().zip(earlier) {
         let Some((conversation, last, changed)) = locked.get_mut(&new.conversation.0) else {
-            outcome.messages.push(Appended::Nowhere);
+            outcome.messages.push(AppendResult::Nowhere);
             continue;
         };
         let sender = conversation.party(new.side);
-        let name = new.client_message_id.clone().map(|name| Known::Name(sender.clone(), name));
+        let name = new.client_message_id.clone().map(|name| KnownBy::Name(sender.clone(), name));
         let before = name.as_ref().and_then(|name| known.get(name));
-        let before = before.or_else(|| earlier.and_then(|id| known.get(&Known::Id(id))));
+        let before = before.or_else(|| earlier.and_then(|id| known.get(&KnownBy::Id(id))));
         if let Some(before) = before {
             outcome.messages.push(match before {
-                Before::There(message) => Appended::Before((**message).clone()),
-                Before::Deleted => Appended::Deleted,
+                StoredBefore::There(message) => AppendResult::Before((**message).clone()),
+                StoredBefore::Deleted => AppendResult::Deleted,
             });
             continue;
         }
         let Some(status) = conversation.status.after_message() else {
-            outcome.messages.push(Appended::Closed);
+            outcome.messages.push(AppendResult::Closed);
             continue;
         };
-        // Ids grow with `seq`, whatever other processes' clocks say: readers go by ids too.
+        // Ids grow with `seq`, whatever the clocks of other processes: readers page by id, too.
         let id = last.map_or(new.id.0, |last| new.id.0.max(Uuid::from_u128(last.as_u128() + 1)));
         conversation.status = status;
         conversation.last_seq += 1;
@@ -184,10 +178,10 @@ pub async fn append(
         *earlier = Some(MessageId(id));
         let message = message(new, MessageId(id), conversation);
         if let Some(name) = name {
-            known.insert(name, Before::There(Box::new(message.clone())));
+            known.insert(name, StoredBefore::There(Box::new(message.clone())));
         }
         fresh.push((message.clone(), new.client_message_id.clone()));
-        outcome.messages.push(Appended::New(message));
+        outcome.messages.push(AppendResult::New(message));
     }
     if !fresh.is_empty() {
         insert(&transaction, &fresh, due).await?;
@@ -208,7 +202,10 @@ pub async fn append(
 fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message {
     Message {
         id,
-        place: Some(Place { conversation: conversation.id, seq: conversation.last_seq }),
+        position: Some(ConversationPosition {
+            conversation: conversation.id,
+            seq: conversation.last_seq,
+        }),
         sender: conversation.party(new.side),
         from: conversation.name(new.side),
         recipient: conversation.party(new.side.other()),
@@ -238,7 +235,7 @@ async fn insert(
     ) -> Vec<T> {
         fresh.iter().map(|(message, _)| value(message)).collect()
     }
-    let place = |m: &Message| m.place.map(|place| (place.conversation.0, place.seq));
+    let place = |m: &Message| m.position.map(|place| (place.conversation.0, place.seq));
     let names: Vec<Option<&str>> = fresh.iter().map(|(_, name)| name.as_deref()).collect();
     client
         .execute(
@@ -292,11 +289,9 @@ async fn store_conversations(
     Ok(())
 }
 
-/// Messages of a conversation by `seq`: the newest before a place, oldest last; or the oldest after
-/// one, oldest first. At most [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more.
-///
-/// # Errors
-/// Any failure of the database.
+/// Messages of a conversation by `seq`: the newest before a position, oldest last, or the oldest after one,
+/// oldest first. At most [`MAX_PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one more
+/// message.
 pub async fn history(
     client: &Client,
     id: ConversationId,
@@ -310,31 +305,29 @@ pub async fn history(
     rows::messages(&client.query(statement, &[&id.0, &before, &after, &limit]).await?)
 }
 
-/// Messages that are marked as read in one transaction: it must not keep writers out for long.
-const READ_AT_ONCE: usize = 2000;
+/// Messages marked as read per transaction, which holds the conversation's lock.
+const READ_BATCH_SIZE: usize = 2000;
 
-/// What a side reads.
+/// The messages to mark as read.
 #[derive(Clone, Debug)]
-pub enum Reading {
+pub enum ReadRange {
     /// Everything up to this `seq`.
     UpTo(i64),
-    /// These.
     Those(Vec<i64>),
 }
 
-/// What a side has read now.
+/// The result of marking messages as read.
 #[derive(Debug)]
-pub struct HasRead {
-    /// What changed.
+pub struct MarkedRead {
     pub changed: Vec<Changed>,
     /// The conversation as it is now.
     pub conversation: Conversation,
-    /// Whether there is more of it: the same again goes on.
+    /// Whether the call must be repeated for the rest.
     pub more: bool,
 }
 
-/// Marks messages of a conversation as read by a side, and counts what it has not read: a part of them,
-/// if they are many.
+/// Marks messages of a conversation as read by a side, at most [`READ_BATCH_SIZE`], and updates its unread
+/// count.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -342,11 +335,11 @@ pub async fn mark_read(
     client: &mut Client,
     id: ConversationId,
     side: Side,
-    reading: &Reading,
+    reading: &ReadRange,
     now: OffsetDateTime,
-) -> Result<Option<HasRead>, Error> {
+) -> Result<Option<MarkedRead>, Error> {
     let transaction = client.transaction().await?;
-    // The lock comes first: what is counted below includes every message that was told before.
+    // Lock first, so that the count below includes every message announced before.
     let Some((mut conversation, _)) = conversations::lock(&transaction, &[id.0]).await?.pop()
     else {
         return Ok(None);
@@ -356,16 +349,16 @@ pub async fn mark_read(
         Party::Mobile(phone) => phone.as_str().to_owned(),
     };
     let seqs: Vec<i64> = match reading {
-        Reading::Those(seqs) => seqs.clone(),
-        Reading::UpTo(seq) => {
-            let most = READ_AT_ONCE as i64;
+        ReadRange::Those(seqs) => seqs.clone(),
+        ReadRange::UpTo(seq) => {
+            let most = READ_BATCH_SIZE as i64;
             let found = transaction.query(&UNREAD, &[&id.0, seq, &reader, &most]).await?;
             found.iter().map(|row| row.try_get("seq")).collect::<Result<_, _>>()?
         }
     };
-    let more = matches!(reading, Reading::UpTo(_)) && seqs.len() == READ_AT_ONCE;
+    let more = matches!(reading, ReadRange::UpTo(_)) && seqs.len() == READ_BATCH_SIZE;
     let found = transaction.query(&READ, &[&id.0, &seqs, &now, &reader]).await?;
-    let changed = super::outcome::changed(&found, Status::Read)?;
+    let changed = super::message_status::changed(&found, Status::Read)?;
     if !changed.is_empty() {
         let late: Vec<Uuid> = changed.iter().map(|change| change.id.0).collect();
         transaction.execute(&CLEAR_DEAD_LETTERS, &[&late]).await?;
@@ -382,21 +375,21 @@ pub async fn mark_read(
         transaction.execute(statement, &[&id.0, &conversation.unread(side)]).await?;
     }
     transaction.commit().await?;
-    Ok(Some(HasRead { changed, conversation, more }))
+    Ok(Some(MarkedRead { changed, conversation, more }))
 }
 
-/// The places of those of these messages that are in conversations.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn places(client: &Client, ids: &[MessageId]) -> Result<Vec<(MessageId, Place)>, Error> {
+/// The positions of these messages, for those in a conversation.
+pub async fn positions(
+    client: &Client,
+    ids: &[MessageId],
+) -> Result<Vec<(MessageId, ConversationPosition)>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&PLACES, &[&ids]).await?;
     found
         .iter()
         .map(|row| {
             let conversation = ConversationId(row.try_get("conversation_id")?);
-            let place = Place { conversation, seq: row.try_get("seq")? };
+            let place = ConversationPosition { conversation, seq: row.try_get("seq")? };
             Ok((MessageId(row.try_get("id")?), place))
         })
         .collect()

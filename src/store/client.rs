@@ -1,4 +1,4 @@
-//! A connection in use: every statement through it is timed, by what it is for, and none waits for ever.
+//! A pooled connection: every statement is timed by its group, and none waits forever.
 
 use std::{
     sync::Arc,
@@ -10,94 +10,23 @@ use deadpool_postgres::StatementCache;
 use tokio_postgres::{Row, SimpleQueryMessage, error::SqlState, types::ToSql};
 
 use super::{
-    Error, Statement,
-    primary::{Finder, Session, Trust},
-    shares::Place,
+    Error, Statement, StatementGroup,
+    connection_limiter::ConnectionPermit,
+    primary::{ConnectionTrust, PrimaryConnector, TrackedConnection},
 };
 
-/// What statements are for, in metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// Storing one-way messages.
-    Sends,
-    /// Storing chat messages.
-    Chat,
-    /// Storing what became of messages: acknowledged, written, missed.
-    Statuses,
-    /// What a connection has still to get.
-    Pending,
-    /// Messages that the broker named.
-    WakeUps,
-    /// Looking for what is due, stuck or passed over.
-    Sweeps,
-    /// Lists and histories.
-    Lists,
-    /// Conversations: opened, read, archived.
-    Conversations,
-    /// Taking, doing and ending jobs.
-    Jobs,
-    /// Who somebody is, and what they may do.
-    Access,
-    /// The processes of the installation, and what they know of each other.
-    Nodes,
-    /// Books, retention and counting.
-    Upkeep,
-    /// Recording who looked at whose data.
-    Audit,
-    /// All others: administration and commands.
-    Other,
-}
-
-impl Group {
-    /// Every group, in order.
-    pub const ALL: [Group; 14] = [
-        Group::Sends,
-        Group::Chat,
-        Group::Statuses,
-        Group::Pending,
-        Group::WakeUps,
-        Group::Sweeps,
-        Group::Lists,
-        Group::Conversations,
-        Group::Jobs,
-        Group::Access,
-        Group::Nodes,
-        Group::Upkeep,
-        Group::Audit,
-        Group::Other,
-    ];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Group::Sends => "sends",
-            Group::Chat => "chat",
-            Group::Statuses => "statuses",
-            Group::Pending => "pending",
-            Group::WakeUps => "wake_ups",
-            Group::Sweeps => "sweeps",
-            Group::Lists => "lists",
-            Group::Conversations => "conversations",
-            Group::Jobs => "jobs",
-            Group::Access => "access",
-            Group::Nodes => "nodes",
-            Group::Upkeep => "upkeep",
-            Group::Audit => "audit",
-            Group::Other => "other",
-        }
-    }
-}
-
-/// Where the times of statements, and of waiting for a connection, are counted.
-pub(super) struct Meters {
+/// Histograms of statement durations and of waits for a connection.
+pub(super) struct StatementMetrics {
     statements: Vec<metrics::Histogram>,
     waits: Vec<metrics::Histogram>,
 }
 
-impl Meters {
-    pub(super) fn new() -> Arc<Meters> {
-        let each = |of: fn(Group) -> metrics::Histogram| Group::ALL.into_iter().map(of).collect();
-        Arc::new(Meters {
+impl StatementMetrics {
+    pub(super) fn new() -> Arc<StatementMetrics> {
+        let each = |of: fn(StatementGroup) -> metrics::Histogram| {
+            StatementGroup::ALL.into_iter().map(of).collect()
+        };
+        Arc::new(StatementMetrics {
             statements: each(
                 |group| metrics::histogram!("esh3ar_database_statement_seconds", "group" => group.name()),
             ),
@@ -107,37 +36,35 @@ impl Meters {
         })
     }
 
-    pub(super) fn waited(&self, group: Group, took: Duration) {
+    pub(super) fn waited(&self, group: StatementGroup, took: Duration) {
         if let Some(waits) = self.waits.get(group as usize) {
             waits.record(took.as_secs_f64());
         }
     }
 }
 
-/// Postgres cuts a statement of ours after fifteen seconds. What is not answered long after that is a
-/// server that stands still.
-const LIMIT: Duration = Duration::from_secs(20);
-/// A statement that nobody waits for any more was slow if it had taken this long: its connection may lead
-/// to a server that stands still.
-const SLOW: Duration = Duration::from_secs(2);
+/// `statement_timeout` is 15 s: without a response long after that, the server hangs.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A statement that was abandoned after this long: its connection may lead to a server that hangs.
+const SLOW_STATEMENT: Duration = Duration::from_secs(2);
 
 /// A connection in use.
 pub struct Client {
     held: Held,
     watch: Watch,
-    // Dropped last: who waits for the place finds the connection.
-    _place: Place,
+    // Dropped last: the next holder of the permit then finds a free connection.
+    _place: ConnectionPermit,
 }
 
 enum Held {
-    /// It goes back to its pool.
-    Pooled(Object<Finder>),
-    /// It is closed with its owner.
-    Alone(Session),
+    /// Returned to the pool when dropped.
+    Pooled(Object<PrimaryConnector>),
+    /// Taken out of the pool; closed when dropped.
+    Alone(TrackedConnection),
 }
 
 impl Held {
-    fn session(&self) -> &Session {
+    fn session(&self) -> &TrackedConnection {
         match self {
             Held::Pooled(object) => object,
             Held::Alone(session) => session,
@@ -151,17 +78,17 @@ pub struct Transaction<'a> {
     watch: Watch,
 }
 
-/// How a connection's statements are watched.
+/// Timing and health of a connection's statements.
 #[derive(Clone)]
 struct Watch {
-    group: Group,
-    meters: Arc<Meters>,
+    group: StatementGroup,
+    meters: Arc<StatementMetrics>,
     limit: Option<Duration>,
-    trust: Trust,
+    trust: ConnectionTrust,
 }
 
-/// A statement under way. It is timed also when who waited for it gives it up; and a connection whose slow
-/// statement is given up is doubted.
+/// A running statement. It is also timed if its caller abandons it; abandoning a slow one marks the
+/// connection as suspect.
 struct Running<'a> {
     watch: &'a Watch,
     begun: Instant,
@@ -174,7 +101,7 @@ impl Drop for Running<'_> {
         if let Some(statements) = self.watch.meters.statements.get(self.watch.group as usize) {
             statements.record(took.as_secs_f64());
         }
-        if !self.answered && took >= SLOW {
+        if !self.answered && took >= SLOW_STATEMENT {
             self.watch.trust.doubt();
         }
     }
@@ -200,15 +127,15 @@ impl Watch {
     }
 }
 
-/// What a statement goes through.
-pub struct Line<'a> {
+/// Prepares and runs statements on a connection.
+pub struct StatementRunner<'a> {
     client: &'a tokio_postgres::Client,
     cache: &'a StatementCache,
     watch: &'a Watch,
 }
 
-impl Line<'_> {
-    /// Prepares a statement, unless that was done before.
+impl StatementRunner<'_> {
+    /// Prepares a statement, or takes it from the connection's cache.
     async fn prepare(
         &self,
         statement: &Statement,
@@ -221,12 +148,11 @@ impl Line<'_> {
     }
 }
 
-/// A connection, or a transaction on one. As in the driver, with our errors and by our statements.
+/// A connection or a transaction, with our errors and named statements.
 pub trait Statements: Sync {
-    /// What statements go through.
-    fn line(&self) -> Line<'_>;
+    fn line(&self) -> StatementRunner<'_>;
 
-    /// Runs a statement; gives how many rows it changed.
+    /// Runs a statement; returns the number of changed rows.
     fn execute(
         &self,
         statement: &Statement,
@@ -242,7 +168,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement; gives its rows.
+    /// Runs a statement; returns its rows.
     fn query(
         &self,
         statement: &Statement,
@@ -258,7 +184,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement; gives its only row.
+    /// Runs a statement; returns its only row.
     fn query_one(
         &self,
         statement: &Statement,
@@ -274,7 +200,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs a statement; gives its only row, if it has one.
+    /// Runs a statement; returns its row, if there is one.
     fn query_opt(
         &self,
         statement: &Statement,
@@ -290,7 +216,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Runs commands that are no statements of the list: settings, the schema, locks of tables.
+    /// Runs SQL that is not a declared statement: settings, schema, table locks.
     fn batch_execute(&self, sql: &str) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             let line = self.line();
@@ -298,7 +224,7 @@ pub trait Statements: Sync {
         }
     }
 
-    /// Asks for a sign of life in one round trip, without preparing anything.
+    /// Pings the server in one round trip, without preparing anything.
     fn simple_query(
         &self,
         sql: &str,
@@ -311,38 +237,38 @@ pub trait Statements: Sync {
 }
 
 impl Client {
-    pub(super) fn new(object: Object<Finder>, group: Group, meters: Arc<Meters>) -> Client {
+    pub(super) fn new(
+        object: Object<PrimaryConnector>,
+        group: StatementGroup,
+        meters: Arc<StatementMetrics>,
+    ) -> Client {
         let trust = object.trust.clone();
-        let watch = Watch { group, meters, limit: Some(LIMIT), trust };
-        Client { held: Held::Pooled(object), watch, _place: Place::default() }
+        let watch = Watch { group, meters, limit: Some(RESPONSE_TIMEOUT), trust };
+        Client { held: Held::Pooled(object), watch, _place: ConnectionPermit::default() }
     }
 
-    /// The same, with the place that it has among those of its kind.
+    /// Attaches the permit that is held while the connection is in use.
     #[must_use]
-    pub(super) fn at(self, place: Place) -> Client {
+    pub(super) fn at(self, place: ConnectionPermit) -> Client {
         Client { _place: place, ..self }
     }
 
-    /// For statements that take as long as they take; Postgres must be told so too.
-    pub(super) fn unhurried(&mut self) {
+    /// Disables the response timeout; the caller must set `statement_timeout`, too.
+    pub(super) fn without_timeout(&mut self) {
         self.watch.limit = None;
     }
 
-    /// Takes it out of its pool for good: it is closed when it is dropped, and what it holds is let go.
+    /// Takes the connection out of the pool: it is closed when dropped, and its permit is released.
     #[must_use]
     pub(super) fn alone(self) -> Client {
         let held = match self.held {
             Held::Pooled(object) => Held::Alone(Object::take(object)),
             alone => alone,
         };
-        // Another connection may take its place.
-        Client { held, watch: self.watch, _place: Place::default() }
+        // The pool may open another connection.
+        Client { held, watch: self.watch, _place: ConnectionPermit::default() }
     }
 
-    /// Begins a transaction.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
         let session = match &mut self.held {
             Held::Pooled(object) => &mut **object,
@@ -354,42 +280,36 @@ impl Client {
 }
 
 impl Statements for Client {
-    fn line(&self) -> Line<'_> {
+    fn line(&self) -> StatementRunner<'_> {
         let client = &self.held.session().client;
-        Line { client, cache: &client.statement_cache, watch: &self.watch }
+        StatementRunner { client, cache: &client.statement_cache, watch: &self.watch }
     }
 }
 
 impl Transaction<'_> {
-    /// Begins a part of it that can be undone by itself.
-    ///
-    /// # Errors
-    /// Any failure of the database.
+    /// Begins a savepoint.
     pub async fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
         let inner = self.watch.run(self.inner.transaction()).await?;
         Ok(Transaction { inner, watch: self.watch.clone() })
     }
 
-    /// Keeps what it did.
+    /// Commits.
     ///
     /// # Errors
-    /// Any failure of the database. [`Error::Unavailable`] says nothing of whether it was kept.
+    /// Any failure of the database. After [`Error::Unavailable`] the outcome is unknown.
     pub async fn commit(self) -> Result<(), Error> {
         self.watch.run(self.inner.commit()).await
     }
 
-    /// Undoes what it did.
-    ///
-    /// # Errors
-    /// Any failure of the database.
+    /// Rolls back.
     pub async fn rollback(self) -> Result<(), Error> {
         self.watch.run(self.inner.rollback()).await
     }
 }
 
 impl Statements for Transaction<'_> {
-    fn line(&self) -> Line<'_> {
+    fn line(&self) -> StatementRunner<'_> {
         let cache = &self.inner.statement_cache;
-        Line { client: self.inner.client(), cache, watch: &self.watch }
+        StatementRunner { client: self.inner.client(), cache, watch: &self.watch }
     }
 }

@@ -1,17 +1,18 @@
-//! Conversations: begun, listed, put away. Their messages are in [`super::chat`].
+//! Conversations: opened, listed, archived. Their messages are in [`super::chat`].
 
 use time::OffsetDateTime;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Statement, Statements, rows,
-    slice::{Cut, Slice, looked_at},
+    Client, Error, Statement, Statements,
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
+    rows,
     statement::statements,
 };
 use crate::domain::{
     Conversation, ConversationId, ConversationStatus, Party, Phone, Status, UserId,
-    conversation::Cursor,
+    conversation::ConversationKeyset,
 };
 
 /// The columns of a conversation, by the names that [`conversation`] reads.
@@ -56,11 +57,11 @@ statements! {
     );
 }
 
-/// Which conversations a list shows. `$1` says how many; then come the values of the conditions, of the place to go on
-/// after, and of the status.
+/// The list of conversations to read. `$1` is the limit; the values of the conditions, of the keyset and of
+/// the status follow.
 #[derive(Clone, Copy)]
-struct Form<'a> {
-    /// Whose they are: for these there is an index.
+struct ListQuery<'a> {
+    /// Conditions on the owner, which have an index.
     of: &'a [&'a str],
     goes_on: bool,
     in_status: bool,
@@ -68,8 +69,8 @@ struct Form<'a> {
 
 const NEWEST_FIRST: &str = "ORDER BY c.last_message_at DESC, c.id DESC";
 
-impl Form<'_> {
-    /// The conditions by which conversations are found; their values begin at `$n`. And the next number.
+impl ListQuery<'_> {
+    /// The conditions of the scan, whose values begin at `$n`, and the next number.
     fn found_by(&self, n: usize) -> (String, usize) {
         let mut wanted = vec!["true".to_owned()];
         let mut next = n;
@@ -88,7 +89,7 @@ impl Form<'_> {
         let (found_by, next) = self.found_by(2);
         let status = if self.in_status { format!("c.status = ${next}") } else { "true".to_owned() };
         if self.of.is_empty() {
-            // Everybody's have no index by which they are in order, so all are read.
+            // All users' conversations have no index in this order, so that all are read.
             return format!(
                 "SELECT {} FROM {} WHERE {found_by} AND {status} {NEWEST_FIRST} LIMIT $1",
                 conversation_columns!(),
@@ -100,7 +101,7 @@ impl Form<'_> {
              LIMIT {}) AS c JOIN business_users u ON u.id = c.business_user_id \
              WHERE {status} {NEWEST_FIRST} LIMIT $1",
             conversation_columns!(),
-            looked_at!()
+            max_scanned_rows!()
         )
     }
 
@@ -109,7 +110,7 @@ impl Form<'_> {
         format!(
             "SELECT c.id, coalesce(c.last_message_at, c.created_at) AS last_at FROM conversations c \
              WHERE {found_by} {NEWEST_FIRST} LIMIT 1 OFFSET {}::bigint - 1",
-            looked_at!()
+            max_scanned_rows!()
         )
     }
 
@@ -135,7 +136,7 @@ pub(in crate::store) fn built() -> Vec<Statement> {
     let mut forms = Vec::new();
     for of in all {
         for (goes_on, in_status) in [(false, false), (false, true), (true, false), (true, true)] {
-            let form = Form { of, goes_on, in_status };
+            let form = ListQuery { of, goes_on, in_status };
             forms.extend([form.of_party(), form.of_all(), form.cut()]);
         }
     }
@@ -158,10 +159,7 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation, Error> {
     })
 }
 
-/// The conversation of a pair; `id` becomes its name if there is none yet. Whether it was begun now.
-///
-/// # Errors
-/// Any failure of the database.
+/// The conversation of a pair, created with `id` if there is none; and whether it was created.
 pub async fn open(
     client: &Client,
     id: ConversationId,
@@ -175,9 +173,6 @@ pub async fn open(
 }
 
 /// The conversation of a business user with a phone.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn of_pair(
     client: &Client,
     business: UserId,
@@ -187,10 +182,6 @@ pub async fn of_pair(
     row.as_ref().map(conversation).transpose()
 }
 
-/// One conversation.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn get(
     client: &impl Statements,
     id: ConversationId,
@@ -198,58 +189,60 @@ pub async fn get(
     client.query_opt(&GET, &[&id.0]).await?.as_ref().map(conversation).transpose()
 }
 
-/// The conversations of a party, those with the newest messages first.
-///
-/// # Errors
-/// Any failure of the database.
+/// The conversations of a party, most recent message first.
 pub async fn list(
     client: &Client,
     party: &Party,
     status: Option<ConversationStatus>,
-    after: Option<Cursor>,
+    after: Option<ConversationKeyset>,
     limit: usize,
-) -> Result<Slice<Conversation>, Error> {
+) -> Result<ListPage<Conversation>, Error> {
     let (user, phone) = rows::columns(party);
-    let filter =
-        Filter { business: user.map(UserId), phone: phone.map(Phone::from_stored), status, after };
+    let filter = ConversationFilter {
+        business: user.map(UserId),
+        phone: phone.map(Phone::from_stored),
+        status,
+        after,
+    };
     listed(client, &filter, limit, |form| form.of_party()).await
 }
 
-/// Up to which conversation the first part of a party's list is looked at, if that is not its end.
-///
-/// # Errors
-/// Any failure of the database.
-pub(super) async fn first_cut(client: &Client, party: &Party) -> Result<Option<Cut>, Error> {
+/// The conversation at which the scan for a party's first page ended, if it did not reach the end.
+pub(super) async fn first_cut(
+    client: &Client,
+    party: &Party,
+) -> Result<Option<ScanPosition>, Error> {
     let (condition, id): (_, Parameter) = match party {
         Party::Business(id) => (OF_BUSINESS, Box::new(id.0)),
         Party::Mobile(phone) => (OF_PHONE, Box::new(phone.as_str().to_owned())),
     };
-    let form = Form { of: &[condition], goes_on: false, in_status: true };
+    let form = ListQuery { of: &[condition], goes_on: false, in_status: true };
     cut(client, form, &[&*id]).await
 }
 
 async fn cut(
     client: &Client,
-    form: Form<'_>,
+    form: ListQuery<'_>,
     found_by: &[&(dyn ToSql + Sync)],
-) -> Result<Option<Cut>, Error> {
+) -> Result<Option<ScanPosition>, Error> {
     let row = client.query_opt(&form.cut(), found_by).await?;
-    row.map(|row| Ok(Cut { at: Some(row.try_get("last_at")?), id: row.try_get("id")? })).transpose()
+    row.map(|row| Ok(ScanPosition { at: Some(row.try_get("last_at")?), id: row.try_get("id")? }))
+        .transpose()
 }
 
-/// What was found, up to the cut.
-pub(super) fn up_to(found: Vec<Conversation>, cut: Option<Cut>) -> Slice<Conversation> {
-    Slice::new(found, cut, |found, cut| (Some(found.last_at), found.id.0) < (cut.at, cut.id))
+/// The rows up to the scan position.
+pub(super) fn up_to(found: Vec<Conversation>, cut: Option<ScanPosition>) -> ListPage<Conversation> {
+    ListPage::new(found, cut, |found, cut| (Some(found.last_at), found.id.0) < (cut.at, cut.id))
 }
 
 type Parameter = Box<dyn ToSql + Sync + Send>;
 
 async fn listed(
     client: &Client,
-    filter: &Filter,
+    filter: &ConversationFilter,
     limit: usize,
-    statement: fn(&Form<'_>) -> Statement,
-) -> Result<Slice<Conversation>, Error> {
+    statement: fn(&ListQuery<'_>) -> Statement,
+) -> Result<ListPage<Conversation>, Error> {
     let mut of = Vec::new();
     let mut values: Vec<Parameter> = Vec::new();
     if let Some(business) = filter.business {
@@ -260,12 +253,12 @@ async fn listed(
         of.push(OF_PHONE);
         values.push(Box::new(phone.as_str().to_owned()));
     }
-    if let Some(Cursor { last_at, id }) = filter.after {
+    if let Some(ConversationKeyset { last_at, id }) = filter.after {
         values.push(Box::new(last_at));
         values.push(Box::new(id.0));
     }
     let form =
-        Form { of: &of, goes_on: filter.after.is_some(), in_status: filter.status.is_some() };
+        ListQuery { of: &of, goes_on: filter.after.is_some(), in_status: filter.status.is_some() };
     let found_by: Vec<&(dyn ToSql + Sync)> =
         values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -275,15 +268,15 @@ async fn listed(
     all.extend(status.as_ref().map(|status| status as &(dyn ToSql + Sync)));
     let found = client.query(&statement(&form), &all).await?;
     let found = found.iter().map(conversation).collect::<Result<Vec<_>, _>>()?;
-    // Without a status every one that is looked at is shown.
+    // Without a status filter, every scanned row is shown.
     let may_be_cut = found.len() < limit && form.in_status && !of.is_empty();
     let cut = if may_be_cut { cut(client, form, &found_by).await? } else { None };
     Ok(up_to(found, cut))
 }
 
-/// Which conversations an administrator looks for.
+/// A filter for the administrators' list.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct ConversationFilter {
     /// Only of this business user.
     pub business: Option<UserId>,
     /// Only with this phone.
@@ -291,25 +284,19 @@ pub struct Filter {
     /// Only in this status.
     pub status: Option<ConversationStatus>,
     /// Only those after this one.
-    pub after: Option<Cursor>,
+    pub after: Option<ConversationKeyset>,
 }
 
-/// Everybody's conversations by filter, those with the newest messages first.
-///
-/// # Errors
-/// Any failure of the database.
+/// All users' conversations by filter, most recent message first.
 pub async fn list_all(
     client: &Client,
-    filter: &Filter,
+    filter: &ConversationFilter,
     limit: usize,
-) -> Result<Slice<Conversation>, Error> {
+) -> Result<ListPage<Conversation>, Error> {
     listed(client, filter, limit, |form| form.of_all()).await
 }
 
-/// How many messages of a conversation there are in each status that some are in.
-///
-/// # Errors
-/// Any failure of the database.
+/// Message counts of a conversation by status; empty ones are omitted.
 pub async fn count_messages(
     client: &Client,
     id: ConversationId,
@@ -323,10 +310,7 @@ pub async fn count_messages(
     found.iter().map(count).collect()
 }
 
-/// Puts a conversation into a status. Whether that changed anything.
-///
-/// # Errors
-/// Any failure of the database.
+/// Sets the status of a conversation. Returns whether it changed.
 pub async fn set_status(
     client: &impl Statements,
     id: ConversationId,
@@ -337,9 +321,6 @@ pub async fn set_status(
 
 /// Conversations by id, locked until the end of the transaction, in the order of their ids so that
 /// two transactions cannot wait for each other.
-///
-/// # Errors
-/// Any failure of the database.
 pub(super) async fn lock(
     client: &impl Statements,
     ids: &[Uuid],

@@ -1,7 +1,7 @@
-//! Dead letters: what was given up, listed, put back or deleted by an administrator.
+//! Dead letters: listed, requeued or deleted by administrators.
 //!
-//! Putting one back is exactly-once by its row: whoever deletes it begins the next generation, and
-//! everybody else finds nothing to delete.
+//! A requeue takes effect exactly once: the caller that deletes the row starts the next generation; all
+//! others find no row.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::{
     Client, Error, Statement, Statements,
-    conditions::{Parameter, Where, parameters},
-    outcome::raise_receipts,
-    slice::{Cut, Slice, looked_at},
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
+    message_status::raise_receipts,
     statement::statements,
+    where_clause::{Conditions, Parameter, parameters},
 };
 use crate::domain::{DeadLetterClass, DeadLetterId, MessageId, Phone};
 
@@ -23,7 +23,7 @@ macro_rules! columns {
     };
 }
 
-/// What belongs to a dead letter `d`.
+/// The tables joined to a dead letter `d`.
 macro_rules! joined {
     () => {
         "LEFT JOIN messages m ON m.id = d.message_id \
@@ -45,8 +45,8 @@ statements! {
         tables!(),
         " WHERE d.told_at = $1 ORDER BY d.id DESC LIMIT $2"
     );
-    // Whoever deletes the letter begins the generation, or makes the job anew. A letter whose message has
-    // moved on meanwhile (acknowledged late) goes without one: there is nothing left to put back.
+    // Deleting the dead letter starts the generation, or recreates the job. If its message has moved on (late
+    // acknowledgement), the dead letter is deleted and nothing is requeued.
     REQUEUE = concat!(
         "WITH taken AS (
             DELETE FROM dead_letters WHERE id = ANY ($1) AND frame IS NULL
@@ -65,7 +65,7 @@ statements! {
             RETURNING m.id, m.generation, m.conversation_id, t.id AS letter, old.sent_at),
         ",
         raise_receipts!(),
-        // The column is the new generation's from here on; the story keeps the step of the old one.
+        // The column belongs to the new generation now; the timeline keeps the step of the old one.
         ", before AS (
             INSERT INTO delivery_events (message_id, generation, at, kind)
             SELECT id, generation - 1, sent_at, 'sent' FROM done WHERE sent_at IS NOT NULL),
@@ -100,43 +100,39 @@ statements! {
         SELECT count(*) AS count FROM gone";
 }
 
-/// One dead letter and what is worth knowing of its message.
+/// A dead letter with facts about its message.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Its own id.
     pub id: DeadLetterId,
-    /// The message it is about; none for other work that was given up, such as a mail.
+    /// The message; `None` for failed jobs such as a mail.
     pub message: Option<MessageId>,
-    /// The message's generation that was given up.
+    /// The generation of the message that failed.
     pub generation: i32,
     /// `delivery`, `push`, or the kind of job.
     pub kind: String,
     /// Where the cause lies.
     pub class: DeadLetterClass,
-    /// What happened.
     pub reason: String,
-    /// How often it was tried.
+    /// Attempts made.
     pub attempts: i32,
-    /// When it first went wrong.
+    /// When the first attempt failed.
     pub first_error_at: OffsetDateTime,
-    /// When it was given up.
+    /// When the last attempt failed.
     pub last_error_at: OffsetDateTime,
     /// The sender's name; empty without a message.
     pub from: String,
-    /// The recipient.
     pub to: Option<Phone>,
-    /// The message's subject.
     pub subject: Option<String>,
 }
 
 impl DeadLetter {
-    /// The phones that it names.
+    /// The phone numbers in it.
     pub fn phones(&self) -> impl Iterator<Item = Phone> {
         let from = self.from.starts_with('+').then(|| Phone::from_stored(&self.from));
         self.to.clone().into_iter().chain(from)
     }
 
-    /// The same with its phone numbers masked.
+    /// A copy with masked phone numbers.
     #[must_use]
     pub fn masked(self) -> DeadLetter {
         let from = match self.from.starts_with('+') {
@@ -148,18 +144,17 @@ impl DeadLetter {
     }
 }
 
-/// Which dead letters are meant. Conditions that are given must all hold.
+/// A filter for dead letters; all conditions that are set must hold.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only these.
+pub struct DeadLetterFilter {
     pub ids: Vec<DeadLetterId>,
-    /// Only with this text in the reason, whatever its case.
+    /// Only with this text in the reason, ignoring case.
     pub reason: Option<String>,
     /// Only of this kind.
     pub kind: Option<String>,
     /// Only of this class.
     pub class: Option<DeadLetterClass>,
-    /// Only given up at this time or later.
+    /// Only failed at this time or later.
     pub since: Option<OffsetDateTime>,
     /// Only to this phone.
     pub recipient: Option<Phone>,
@@ -186,9 +181,9 @@ fn letter(row: &Row) -> Result<DeadLetter, Error> {
     })
 }
 
-impl Filter {
-    /// The conditions by which rows are found.
-    fn found_by(&self, wanted: &mut Where) -> String {
+impl DeadLetterFilter {
+    /// The conditions that an index serves.
+    fn found_by(&self, wanted: &mut Conditions) -> String {
         if !self.ids.is_empty() {
             let ids: Vec<Uuid> = self.ids.iter().map(|id| id.0).collect();
             wanted.add("d.id = ANY (?)", Box::new(ids));
@@ -199,8 +194,8 @@ impl Filter {
         wanted.take()
     }
 
-    /// The conditions that the rows are looked at for.
-    fn conditions(&self, wanted: &mut Where) -> String {
+    /// The conditions checked on scanned rows.
+    fn conditions(&self, wanted: &mut Conditions) -> String {
         if let Some(reason) = &self.reason {
             wanted.add("strpos(lower(d.reason), lower(?)) > 0", Box::new(reason.clone()));
         }
@@ -219,9 +214,9 @@ impl Filter {
         wanted.take()
     }
 
-    /// The statement that lists them, and its values.
+    /// The list statement and its values.
     fn listed(&self, limit: usize) -> (Statement, Vec<Parameter>) {
-        let mut wanted = Where::default();
+        let mut wanted = Conditions::default();
         let found_by = self.found_by(&mut wanted);
         let conditions = self.conditions(&mut wanted);
         wanted.values.push(Box::new(i64::try_from(limit).unwrap_or(i64::MAX)));
@@ -229,28 +224,28 @@ impl Filter {
             "SELECT {} FROM (SELECT * FROM dead_letters d WHERE {found_by} ORDER BY d.id DESC LIMIT {}) AS d \
              {} WHERE {conditions} ORDER BY d.id DESC LIMIT ${}",
             columns!(),
-            looked_at!(),
+            max_scanned_rows!(),
             joined!(),
             wanted.values.len()
         );
         (Statement::built(concat!(module_path!(), "::listed"), text).once(), wanted.values)
     }
 
-    /// The statement that finds the last of the rows that [`Filter::listed`] looks at, and its values.
+    /// The statement that finds the last row that [`DeadLetterFilter::listed`] scans, and its values.
     fn last_looked_at(&self) -> (Statement, Vec<Parameter>) {
-        let mut wanted = Where::default();
+        let mut wanted = Conditions::default();
         let text = format!(
             "SELECT d.id FROM dead_letters d WHERE {} ORDER BY d.id DESC LIMIT 1 \
              OFFSET {}::bigint - 1",
             self.found_by(&mut wanted),
-            looked_at!()
+            max_scanned_rows!()
         );
         (Statement::built(concat!(module_path!(), "::last_looked_at"), text).once(), wanted.values)
     }
 
-    /// The statement that counts them, and its values.
+    /// The count statement and its values.
     fn counted(&self) -> (Statement, Vec<Parameter>) {
-        let mut wanted = Where::default();
+        let mut wanted = Conditions::default();
         let found_by = self.found_by(&mut wanted);
         let conditions = self.conditions(&mut wanted);
         let text = format!(
@@ -261,9 +256,9 @@ impl Filter {
     }
 }
 
-/// Every form of the statements that depend on a filter.
+/// All variants of the statements that depend on a filter.
 pub(super) fn built() -> Vec<Statement> {
-    let forms = (0..1 << 7).map(|given: u8| Filter {
+    let forms = (0..1 << 7).map(|given: u8| DeadLetterFilter {
         ids: if given & 1 == 0 { Vec::new() } else { vec![DeadLetterId(Uuid::nil())] },
         reason: (given & 2 != 0).then(String::new),
         kind: (given & 4 != 0).then(String::new),
@@ -278,46 +273,41 @@ pub(super) fn built() -> Vec<Statement> {
 }
 
 /// Dead letters by filter, newest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
-    filter: &Filter,
+    filter: &DeadLetterFilter,
     limit: usize,
-) -> Result<Slice<DeadLetter>, Error> {
+) -> Result<ListPage<DeadLetter>, Error> {
     let (statement, values) = filter.listed(limit);
     let rows = client.query(&statement, &parameters(&values)).await?;
     let found = rows.iter().map(letter).collect::<Result<Vec<_>, _>>()?;
     if found.len() >= limit {
-        return Ok(Slice { items: found, cut: None });
+        return Ok(ListPage { items: found, cut: None });
     }
     let (statement, values) = filter.last_looked_at();
     let row = client.query_opt(&statement, &parameters(&values)).await?;
-    let cut =
-        row.map(|row| Ok::<_, Error>(Cut { at: None, id: row.try_get("id")? })).transpose()?;
-    Ok(Slice::new(found, cut, |letter, cut| letter.id.0 < cut.id))
+    let cut = row
+        .map(|row| Ok::<_, Error>(ScanPosition { at: None, id: row.try_get("id")? }))
+        .transpose()?;
+    Ok(ListPage::new(found, cut, |letter, cut| letter.id.0 < cut.id))
 }
 
-/// The same, over as many parts of the list as it takes.
-///
-/// # Errors
-/// Any failure of the database.
+/// The same, over as many pages as needed.
 pub async fn list_through(
     client: &Client,
-    mut filter: Filter,
+    mut filter: DeadLetterFilter,
     limit: usize,
 ) -> Result<Vec<DeadLetter>, Error> {
     let mut found = Vec::new();
     loop {
-        let Slice { items, cut } = list(client, &filter, limit - found.len()).await?;
+        let ListPage { items, cut } = list(client, &filter, limit - found.len()).await?;
         found.extend(items);
         let Some(cut) = cut else { return Ok(found) };
         filter.before = Some(DeadLetterId(cut.id));
     }
 }
 
-/// The newest dead letters that the administrators were told of at a time.
+/// The newest dead letters reported to the administrators at a time.
 pub(super) async fn told_at(
     client: &impl Statements,
     at: OffsetDateTime,
@@ -328,19 +318,15 @@ pub(super) async fn told_at(
     rows.iter().map(letter).collect()
 }
 
-/// How many there are by filter.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn count(client: &Client, filter: &Filter) -> Result<u64, Error> {
+/// Counts dead letters by filter.
+pub async fn count(client: &Client, filter: &DeadLetterFilter) -> Result<u64, Error> {
     let (statement, values) = filter.counted();
     let row = client.query_one(&statement, &parameters(&values)).await?;
     Ok(u64::try_from(row.try_get::<_, i64>("count")?).unwrap_or_default())
 }
 
-/// Begins the next generation of the messages of these dead letters; the sweeper finds them at once. A
-/// frame that nobody can read stays: there is nothing to put back.
-/// Returns the letters that this call put back: of any number of calls, one has each.
+/// Starts the next generation of the messages of these dead letters; the sweeper finds them at once. A frame
+/// that cannot be decoded stays: it cannot be requeued.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -353,7 +339,7 @@ pub async fn requeue(
     change(client, &REQUEUE, ids, by, now).await
 }
 
-/// Deletes dead letters; their messages stay failed. Returns those that this call deleted.
+/// Deletes dead letters; their messages stay failed. Returns the ones this call deleted.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -378,11 +364,8 @@ async fn change(
     rows.iter().map(|row| Ok(DeadLetterId(row.try_get("id")?))).collect()
 }
 
-/// Keeps a frame that nobody can read; the same frame once.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn bury_frame(
+/// Stores a frame that cannot be decoded, once.
+pub async fn add_frame(
     client: &Client,
     id: DeadLetterId,
     frame: &[u8],
@@ -393,10 +376,7 @@ pub async fn bury_frame(
     Ok(())
 }
 
-/// Deletes dead letters that were given up before `before`, at most `limit`. Returns how many.
-///
-/// # Errors
-/// Any failure of the database.
+/// Deletes at most `limit` dead letters that failed before `before`. Returns how many.
 pub async fn expire(
     client: &Client,
     before: OffsetDateTime,

@@ -1,31 +1,29 @@
-//! Messages that an administrator deletes: nobody is shown or sent them any more, the books count them as
-//! erased, and retention removes their rows.
+//! Messages deleted by administrators: never shown or sent again, counted as erased in the ledger; retention
+//! removes their rows.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Client, Error, Statements, Transaction, conversations, rows, statement::statements};
 use crate::domain::{
-    Conversation, ConversationId, MessageId, Party, Phone, Status, message::Place,
+    Conversation, ConversationId, MessageId, Party, Phone, Status, message::ConversationPosition,
 };
 
 /// A message that was deleted.
 #[derive(Clone, Debug)]
-pub struct Deleted {
-    /// Which.
+pub struct DeletedMessage {
     pub id: MessageId,
-    /// Where it stood in a conversation.
-    pub place: Option<Place>,
-    /// Who sent it.
+    /// Position in its conversation, if it has one.
+    pub position: Option<ConversationPosition>,
     pub sender: Party,
     /// Who was to get it.
     pub recipient: Party,
-    /// When it was deleted, by the database's clock: all gateways look by that.
+    /// When it was deleted, by the database's clock, which all gateways compare with.
     pub at: OffsetDateTime,
 }
 
-impl Deleted {
-    /// The phones that it is about.
+impl DeletedMessage {
+    /// The phones at its ends.
     pub fn phones(&self) -> impl Iterator<Item = &Phone> {
         [&self.sender, &self.recipient].into_iter().filter_map(|party| match party {
             Party::Mobile(phone) => Some(phone),
@@ -53,11 +51,11 @@ statements! {
     SET_UNREAD = "UPDATE conversations SET unread_business = $2, unread_mobile = $3 WHERE id = $1";
     DELETE_DEAD_LETTERS = "DELETE FROM dead_letters WHERE message_id = $1";
     DELETE_JOBS = "DELETE FROM jobs WHERE message_id = $1";
-    TELL = "
+    RECORD_EVENT = "
         INSERT INTO delivery_events (message_id, generation, at, kind, detail)
         VALUES ($1, $2, $3, 'deleted', $4)";
-    // By the start of this statement, which is one value for all rows: so the index is looked up.
-    LATELY = concat!(
+    // `now()` is one value for all rows, so that the index is used.
+    RECENT = concat!(
         "SELECT ",
         deleted_columns!(),
         " FROM messages m WHERE m.deleted_at IS NOT NULL \
@@ -65,23 +63,23 @@ statements! {
     );
 }
 
-fn deleted(row: &tokio_postgres::Row) -> Result<Deleted, Error> {
+fn deleted(row: &tokio_postgres::Row) -> Result<DeletedMessage, Error> {
     let conversation: Option<Uuid> = row.try_get("conversation_id")?;
     let seq: Option<i64> = row.try_get("seq")?;
-    Ok(Deleted {
+    Ok(DeletedMessage {
         id: MessageId(row.try_get("id")?),
-        place: conversation
+        position: conversation
             .zip(seq)
-            .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+            .map(|(id, seq)| ConversationPosition { conversation: ConversationId(id), seq }),
         sender: rows::sender(row)?,
         recipient: rows::recipient(row)?,
         at: row.try_get("deleted_at")?,
     })
 }
 
-/// Deletes a message: it waits for nobody any more, and neither a dead letter nor work can bring it back. In
-/// a conversation it is taken from what its recipient has not read. `told` is the step of its story.
-/// `None` when there is none, or it was deleted before.
+/// Deletes a message, its dead letter and its jobs; in a conversation, also from the recipient's unread
+/// count. `told` is the detail of its timeline step. `None` when there is no such message, or it was deleted
+/// before.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -89,11 +87,11 @@ pub async fn delete(
     transaction: &Transaction<'_>,
     id: MessageId,
     told: &str,
-) -> Result<Option<Deleted>, Error> {
+) -> Result<Option<DeletedMessage>, Error> {
     let Some(row) = transaction.query_opt(&CONVERSATION_OF, &[&id.0]).await? else {
         return Ok(None);
     };
-    // The conversation's lock comes first, as for everybody who changes its messages.
+    // Lock the conversation first, as every change to its messages does.
     let mut conversation = match row.try_get::<_, Option<Uuid>>("conversation_id")? {
         Some(conversation) => {
             conversations::lock(transaction, &[conversation]).await?.pop().map(|(found, _)| found)
@@ -107,14 +105,14 @@ pub async fn delete(
         if status != Status::Read as i16 {
             take_from_unread(conversation, &found.recipient);
         }
-        // Also without a change of counts: the row's version tells caches that they are behind.
+        // Even if the counts do not change: updating the row raises its version, which invalidates caches.
         let (business, mobile) = (conversation.unread_business, conversation.unread_mobile);
         transaction.execute(&SET_UNREAD, &[&conversation.id.0, &business, &mobile]).await?;
     }
     for statement in [&DELETE_DEAD_LETTERS, &DELETE_JOBS] {
         transaction.execute(statement, &[&id.0]).await?;
     }
-    transaction.execute(&TELL, &[&id.0, &generation, &found.at, &told]).await?;
+    transaction.execute(&RECORD_EVENT, &[&id.0, &generation, &found.at, &told]).await?;
     Ok(Some(found))
 }
 
@@ -126,10 +124,7 @@ fn take_from_unread(conversation: &mut Conversation, recipient: &Party) {
     *unread = unread.saturating_sub(1).max(0);
 }
 
-/// What was deleted within the last seconds.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn lately(client: &Client, seconds: f64) -> Result<Vec<Deleted>, Error> {
-    client.query(&LATELY, &[&seconds]).await?.iter().map(deleted).collect()
+/// Messages deleted within the last seconds.
+pub async fn recent(client: &Client, seconds: f64) -> Result<Vec<DeletedMessage>, Error> {
+    client.query(&RECENT, &[&seconds]).await?.iter().map(deleted).collect()
 }

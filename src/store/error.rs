@@ -1,40 +1,36 @@
-//! What can go wrong with the database, by what the caller can do about it.
+//! Database errors, by what the caller can do about them.
 
 use deadpool::managed::PoolError;
 use tokio_postgres::error::SqlState;
 
-/// A failed statement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be reached, is starting or stopping, or did not answer in time. What was
-    /// asked may or may not have happened.
+    /// The database is unreachable, starting or stopping, or did not answer in time. The outcome of the
+    /// statement is unknown.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
-    /// The database has no room left on its disk, and did not do what was asked.
+    /// The database's disk is full; the statement had no effect.
     #[error("the database's disk is full: {0}")]
     DiskFull(String),
     /// A unique constraint refused a row.
-    #[error("refused by {constraint}")]
-    Conflict {
-        /// The constraint's name.
-        constraint: String,
-    },
-    /// Two transactions were in each other's way; trying again is right.
-    #[error("in the way of another transaction: {0}")]
+    #[error("violates the constraint {constraint}")]
+    Conflict { constraint: String },
+    /// A deadlock or serialization failure; the caller should retry.
+    #[error("conflict with a concurrent transaction: {0}")]
     Contention(String),
-    /// The party has as many reads waiting as it may; nothing was asked of the database.
-    #[error("too many reads of one party wait")]
+    /// The party's queue of reads is full; no statement was sent.
+    #[error("too many queued reads of one user")]
     Busy,
-    /// A stored row does not read as what it should be.
-    #[error("stored data cannot be read: {0}")]
+    /// A stored row cannot be decoded.
+    #[error("cannot decode stored data: {0}")]
     Corrupt(String),
-    /// Anything else: a fault of ours.
-    #[error("the database refused a statement: {0}")]
+    /// Anything else: a bug.
+    #[error("statement failed: {0}")]
     Other(String),
 }
 
 impl Error {
-    /// Whether the same call may be made again.
+    /// Whether the call may be retried.
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -46,14 +42,14 @@ impl Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(db) = error.as_db_error() else {
-            // Everything without an answer of the server is a broken connection, except that a value
-            // of the wrong type is found before it is sent.
+            // Any error without a server response is a broken connection, except a value of the wrong type,
+            // which is found before it is sent.
             let is_broken = error.is_closed() || is_io(&error);
             let chain = chain(&error);
             return if is_broken { Error::Unavailable(chain) } else { Error::Other(chain) };
         };
         let code = db.code();
-        // The message without its detail: a detail quotes the row, and rows hold phone numbers.
+        // Without the detail, which quotes the row: rows contain phone numbers.
         let text = format!("{} ({})", db.message(), code.code());
         match code {
             c if *c == SqlState::UNIQUE_VIOLATION => {
@@ -68,8 +64,8 @@ impl From<tokio_postgres::Error> for Error {
             c if *c == SqlState::DISK_FULL || tells_of_full_disk(db.message()) => {
                 Error::DiskFull(text)
             }
-            // A server that was the primary, or is to become it: another one takes the writes, or this one
-            // does in a moment.
+            // This server was the primary or is about to become it: another one accepts writes, or this one
+            // will in a moment.
             c if *c == SqlState::READ_ONLY_SQL_TRANSACTION
                 || c.code().starts_with("08")
                 || c.code().starts_with("57P")
@@ -85,8 +81,8 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// Whether the words of the database, of its log or of the system say that a disk is full: only one of the
-/// many ways to run into that has a code of its own.
+/// Whether a message of the database, its log or the system reports a full disk: only one of the many ways to
+/// hit that has a code.
 pub fn tells_of_full_disk(text: &str) -> bool {
     ["No space left on device", "os error 28", "Disk quota exceeded"]
         .iter()
@@ -113,7 +109,7 @@ impl From<PoolError<Error>> for Error {
             PoolError::Backend(Error::Other(text)) => Error::Unavailable(text),
             PoolError::Backend(known) => known,
             PoolError::Timeout(_) => {
-                Error::Unavailable("no connection became free in time".to_owned())
+                Error::Unavailable("timed out waiting for a database connection".to_owned())
             }
             other => Error::Unavailable(other.to_string()),
         }

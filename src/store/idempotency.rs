@@ -1,20 +1,20 @@
-//! Idempotency keys: the first answer to a request, kept so that a repeat gets the same one.
+//! Idempotency keys: the first response to a request, stored so that a repeat gets the same one.
 
 use time::OffsetDateTime;
 
 use super::{Error, Statements, statement::statements};
 use crate::domain::UserId;
 
-/// A key and the answer that goes with it.
+/// A key and the response stored for it.
 #[derive(Clone, Debug)]
-pub struct Keyed {
-    /// Whose key it is; keys of different users have nothing to do with each other.
+pub struct IdempotentRequest {
+    /// The owner of the key; users have separate keys.
     pub user: UserId,
     /// The key, 1 to 255 characters.
     pub key: String,
-    /// SHA-256 of route and body, whose fields may come in any order.
+    /// SHA-256 of the route and the body, with fields in a canonical order.
     pub request_hash: [u8; 32],
-    /// The same of the body as it was written. Not stored: earlier versions stored it instead.
+    /// SHA-256 of the route and the raw body. Not stored; earlier versions stored this one.
     pub written_hash: [u8; 32],
     /// The status of the answer.
     pub status_code: u16,
@@ -22,10 +22,10 @@ pub struct Keyed {
     pub response: String,
 }
 
-/// An answer given before.
+/// A stored response.
 #[derive(Clone, Debug)]
-pub struct Earlier {
-    /// SHA-256 of the route and body it was given to; an earlier version's is of the body as written.
+pub struct StoredResponse {
+    /// SHA-256 of the route and the body of its request; earlier versions hashed the raw body.
     pub request_hash: Vec<u8>,
     /// The status of the answer.
     pub status_code: u16,
@@ -50,14 +50,11 @@ statements! {
             (SELECT ctid FROM idempotency_keys WHERE created_at < $1 LIMIT $2)";
 }
 
-/// Takes a key for this answer, in the transaction of its effect; `false` when it is taken. A key
-/// older than `expired_before` is free again.
-///
-/// # Errors
-/// Any failure of the database.
+/// Claims a key for this response, in the transaction of its effect; `false` if it is taken. A key older than
+/// `expired_before` is free again.
 pub async fn claim(
     client: &impl Statements,
-    keyed: &Keyed,
+    keyed: &IdempotentRequest,
     now: OffsetDateTime,
     expired_before: OffsetDateTime,
 ) -> Result<bool, Error> {
@@ -79,19 +76,16 @@ pub async fn claim(
     Ok(row.is_some())
 }
 
-/// The answer that was given for a key.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn earlier(
+/// The response stored for a key.
+pub async fn stored_response(
     client: &impl Statements,
     user: UserId,
     key: &str,
     expired_before: OffsetDateTime,
-) -> Result<Option<Earlier>, Error> {
+) -> Result<Option<StoredResponse>, Error> {
     let row = client.query_opt(&EARLIER, &[&user.0, &key, &expired_before]).await?;
     row.map(|row| {
-        Ok(Earlier {
+        Ok(StoredResponse {
             request_hash: row.try_get("request_hash")?,
             status_code: u16::try_from(row.try_get::<_, i16>("status_code")?).unwrap_or(200),
             response: row.try_get("response")?,
@@ -100,11 +94,8 @@ pub async fn earlier(
     .transpose()
 }
 
-/// Forgets keys older than `before`, at most `limit` of them. Returns how many.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn forget(
+/// Deletes at most `limit` keys older than `before`. Returns how many.
+pub async fn delete_expired(
     client: &impl Statements,
     before: OffsetDateTime,
     limit: i64,

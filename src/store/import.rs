@@ -1,4 +1,4 @@
-//! What another system had, stored as it was there: with its ids, so that a second time changes nothing.
+//! Imports rows of another system with their ids, so that a repeat changes nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +14,7 @@ use super::{
     statement::statements,
 };
 use crate::domain::{
-    MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::Import,
+    MessageId, Party, Phone, Priority, Status, UserId, partitions, verdict::MessageImport,
 };
 
 statements! {
@@ -23,7 +23,7 @@ statements! {
         ON CONFLICT DO NOTHING";
     IS_BEGUN = "
         SELECT EXISTS (SELECT FROM imports WHERE id = $1 AND actor = $2) AS is_begun";
-    // What waits is parked: its recipient's next connect finds it.
+    // Unacknowledged messages are parked: they are delivered when the recipient connects.
     MESSAGES = "
         INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, status, priority,
                               partition, retry_count, failure_reason, created_at, sent_at, delivered_at,
@@ -48,85 +48,74 @@ statements! {
         ON CONFLICT DO NOTHING RETURNING phone";
 }
 
-/// A message of another system. It becomes one-way.
+/// A message of another system, stored as a one-way message.
 #[derive(Clone, Debug)]
 pub struct ImportedMessage {
-    /// Its id there, or one made from it.
+    /// The id in that system, or one derived from it.
     pub id: MessageId,
-    /// Who sent it.
     pub sender: UserId,
-    /// To whom.
     pub recipient: Phone,
-    /// Its subject.
     pub subject: Option<String>,
-    /// What it says.
     pub content: String,
-    /// How far it came.
     pub status: Status,
-    /// Its priority.
     pub priority: Priority,
-    /// How often it was tried again.
     pub retry_count: i16,
-    /// Why it failed.
     pub failure_reason: Option<String>,
-    /// When it was accepted.
     pub created_at: OffsetDateTime,
-    /// When it was sent.
     pub sent_at: Option<OffsetDateTime>,
-    /// When it was delivered.
     pub delivered_at: Option<OffsetDateTime>,
-    /// When it was read.
     pub read_at: Option<OffsetDateTime>,
 }
 
-/// Notes that messages are about to be imported: what they are imported under.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn begin(client: &impl Statements, id: Uuid, import: &Import) -> Result<(), Error> {
+/// Records an import of messages.
+pub async fn begin(
+    client: &impl Statements,
+    id: Uuid,
+    import: &MessageImport,
+) -> Result<(), Error> {
     client.execute(&BEGIN, &[&id, &import.at, &import.by, &import.file]).await?;
     Ok(())
 }
 
-/// Whether this is an import that somebody began.
-///
-/// # Errors
-/// Any failure of the database.
+/// Whether this import exists and was started by `by`.
 pub async fn is_begun(client: &impl Statements, id: Uuid, by: &str) -> Result<bool, Error> {
     Ok(client.query_one(&IS_BEGUN, &[&id, &by]).await?.try_get("is_begun")?)
 }
 
-/// What became of a row.
+/// The result for a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is stored now, or would be.
+pub enum ImportResult {
+    /// The row is stored now, or would be.
     New,
-    /// It was there before.
+    /// The row was imported before.
     There,
-    /// It cannot be stored.
+    /// The row cannot be stored.
     Refused(String),
 }
 
-/// What became of rows by their keys. The second of two with the same key was there before.
-fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<Fate> {
+/// The results of rows by their keys. Of two rows with the same key, the second was imported before.
+fn fates<K: Clone + Eq + Hash>(keys: &[K], is_new: impl Fn(&K) -> bool) -> Vec<ImportResult> {
     let mut seen = HashSet::new();
     keys.iter()
-        .map(|key| if seen.insert(key.clone()) && is_new(key) { Fate::New } else { Fate::There })
+        .map(|key| {
+            if seen.insert(key.clone()) && is_new(key) {
+                ImportResult::New
+            } else {
+                ImportResult::There
+            }
+        })
         .collect()
 }
 
-/// Why a row is refused whose id is another's: it would be taken for that one.
-const OTHER_MESSAGE: &str = "its id is that of another message, with another recipient or text";
-const OTHER_NUMBER: &str = "its id is that of another mobile user, with another number";
+/// Reasons to reject a row whose id is taken by other data.
+const OTHER_MESSAGE: &str = "its id belongs to another message, with another recipient or text";
+const OTHER_NUMBER: &str = "its id belongs to another mobile user, with another number";
 
-/// What would become of messages: there with the same id, recipient and text, or refused with the same id.
-///
-/// # Errors
-/// Any failure of the database.
+/// The results that importing messages would have.
 pub async fn planned_messages(
     client: &impl Statements,
     batch: &[ImportedMessage],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let ids: Vec<Uuid> = batch.iter().map(|message| message.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|message| message.recipient.as_str()).collect();
     let contents: Vec<&str> = batch.iter().map(|message| message.content.as_str()).collect();
@@ -142,22 +131,19 @@ pub async fn planned_messages(
             .map(|first| first.recipient == message.recipient && first.content == message.content);
         first.entry(message.id).or_insert(message);
         fates.push(match stored.get(&place).copied().or(before) {
-            None => Fate::New,
-            Some(true) => Fate::There,
-            Some(false) => Fate::Refused(OTHER_MESSAGE.to_owned()),
+            None => ImportResult::New,
+            Some(true) => ImportResult::There,
+            Some(false) => ImportResult::Refused(OTHER_MESSAGE.to_owned()),
         });
     }
     Ok(fates)
 }
 
-/// What would become of mobile users: there with the same number, or refused with another one's id.
-///
-/// # Errors
-/// Any failure of the database.
+/// The results that importing mobile users would have.
 pub async fn planned_mobiles(
     client: &impl Statements,
     batch: &[MobileUser],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let ids: Vec<Uuid> = batch.iter().map(|user| user.id.0).collect();
     let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
     let (mut known_ids, mut known_phones) = (HashSet::new(), HashSet::new());
@@ -167,61 +153,59 @@ pub async fn planned_mobiles(
     }
     let fate = |user: &MobileUser| {
         if known_phones.contains(&user.phone) {
-            return Fate::There;
+            return ImportResult::There;
         }
         if !known_ids.insert(user.id.0) {
-            return Fate::Refused(OTHER_NUMBER.to_owned());
+            return ImportResult::Refused(OTHER_NUMBER.to_owned());
         }
         known_phones.insert(user.phone.clone());
-        Fate::New
+        ImportResult::New
     };
     Ok(batch.iter().map(fate).collect())
 }
 
 /// Those rows that are new.
-fn new_of<T: Clone>(batch: &[T], fates: &[Fate]) -> Vec<T> {
-    let new = batch.iter().zip(fates).filter(|(_, fate)| **fate == Fate::New);
+fn new_of<T: Clone>(batch: &[T], fates: &[ImportResult]) -> Vec<T> {
+    let new = batch.iter().zip(fates).filter(|(_, fate)| **fate == ImportResult::New);
     new.map(|(row, _)| row.clone()).collect()
 }
 
-/// The fates of all rows, with what became of the new ones in their places.
-fn completed(mut planned: Vec<Fate>, stored: Vec<Fate>) -> Vec<Fate> {
-    let new = planned.iter_mut().filter(|fate| **fate == Fate::New);
+/// Merges the results of the new rows into the results of all.
+fn completed(mut planned: Vec<ImportResult>, stored: Vec<ImportResult>) -> Vec<ImportResult> {
+    let new = planned.iter_mut().filter(|fate| **fate == ImportResult::New);
     new.zip(stored).for_each(|(fate, became)| *fate = became);
     planned
 }
 
-/// Stores messages that are not there yet, as brought by an import. One that the database refuses does not
-/// keep the others from their place.
+/// Stores messages that do not exist yet. A row that the database rejects does not affect the others.
 ///
 /// # Errors
-/// The database is away; then the transaction is of no use any more.
+/// The database is unreachable; the transaction is then lost.
 pub async fn messages(
     transaction: &mut Transaction<'_>,
     import: Uuid,
     batch: &[ImportedMessage],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let planned = planned_messages(transaction, batch).await?;
     let new = new_of(batch, &planned);
     let stored = each(transaction, Rows::Messages(import, &new)).await?;
     Ok(completed(planned, stored))
 }
 
-/// Stores mobile users that are not there yet, by id or number. One that the database refuses does not keep
-/// the others from their place.
+/// Stores mobile users that do not exist yet, by id or number. A row that the database rejects does not
+/// affect the others.
 ///
 /// # Errors
-/// The database is away; then the transaction is of no use any more.
+/// The database is unreachable; the transaction is then lost.
 pub async fn mobiles(
     transaction: &mut Transaction<'_>,
     batch: &[MobileUser],
-) -> Result<Vec<Fate>, Error> {
+) -> Result<Vec<ImportResult>, Error> {
     let planned = planned_mobiles(transaction, batch).await?;
     let stored = each(transaction, Rows::Mobiles(&new_of(batch, &planned))).await?;
     Ok(completed(planned, stored))
 }
 
-/// What is stored.
 #[derive(Clone, Copy)]
 enum Rows<'a> {
     Messages(Uuid, &'a [ImportedMessage]),
@@ -229,7 +213,7 @@ enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// What each is known by.
+    /// The key of each row.
     fn keys(self) -> Vec<String> {
         match self {
             Rows::Messages(_, batch) => batch.iter().map(|m| m.id.to_string()).collect(),
@@ -237,7 +221,6 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Each by itself.
     fn alone(self) -> Vec<Rows<'a>> {
         match self {
             Rows::Messages(import, batch) => {
@@ -247,7 +230,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// All in one statement; gives what those are known by that were not there.
+    /// Inserts all rows in one statement; returns the keys of the new ones.
     async fn insert(self, to: &Transaction<'_>) -> Result<HashSet<String>, Error> {
         Ok(match self {
             Rows::Messages(import, batch) => {
@@ -262,8 +245,11 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// All in one statement, and if the database refuses that, one by one.
-async fn each(transaction: &mut Transaction<'_>, rows: Rows<'_>) -> Result<Vec<Fate>, Error> {
+/// Inserts all rows in one statement; if the database rejects that, one by one.
+async fn each(
+    transaction: &mut Transaction<'_>,
+    rows: Rows<'_>,
+) -> Result<Vec<ImportResult>, Error> {
     let point = transaction.transaction().await?;
     match rows.insert(&point).await {
         Ok(new) => {
@@ -279,12 +265,12 @@ async fn each(transaction: &mut Transaction<'_>, rows: Rows<'_>) -> Result<Vec<F
         fates.push(match one.insert(&point).await {
             Ok(new) => {
                 point.commit().await?;
-                if new.is_empty() { Fate::There } else { Fate::New }
+                if new.is_empty() { ImportResult::There } else { ImportResult::New }
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 point.rollback().await?;
-                Fate::Refused(error.to_string())
+                ImportResult::Refused(error.to_string())
             }
         });
     }
@@ -328,9 +314,6 @@ async fn insert_messages(
 }
 
 /// Which of these are business users.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn known_users(client: &Client, ids: &[UserId]) -> Result<Vec<UserId>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let rows = client.query(&KNOWN_USERS, &[&ids]).await?;

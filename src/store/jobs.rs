@@ -1,7 +1,7 @@
-//! Jobs: taken by whoever is free, kept by a lease, given back with a fence.
+//! Jobs: claimed under a lease, protected by a fencing token.
 //!
-//! Whoever takes a job raises its fence and may keep it until its lease ends. What comes back with an
-//! older fence has lost the job to somebody else and changes nothing.
+//! Each claim raises the job's fence. A worker whose lease ended and whose fence is older than the row's
+//! changes nothing.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{
     DeadLetterClass, MessageId,
-    job::{JobKind, Work},
+    job::{JobKind, JobPayload},
 };
 
 statements! {
@@ -18,7 +18,7 @@ statements! {
         INSERT INTO jobs (id, kind, payload, message_id, unique_key, run_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT ON CONSTRAINT jobs_unique_key DO NOTHING";
-    // Skipped when somebody else has it, so that any number of workers can take at once.
+    // SKIP LOCKED, so that any number of workers can claim concurrently.
     TAKE = "
         WITH due AS (
             SELECT id FROM jobs WHERE kind = $1 AND run_at <= $2
@@ -47,50 +47,46 @@ statements! {
         SELECT count(*) AS count FROM (SELECT FROM jobs WHERE kind = $1 LIMIT 100000) AS of_kind";
 }
 
-/// Work to be done.
+/// A job to enqueue.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// Names it, also towards the provider, who can tell a repeat by it.
+    /// Also the idempotency key towards the provider.
     pub id: Uuid,
     /// What is to be done.
-    pub work: Work,
+    pub work: JobPayload,
     /// The message it is for, if it is for one.
     pub message: Option<MessageId>,
-    /// Two jobs with the same key are one.
+    /// At most one job per key.
     pub unique_key: Option<String>,
-    /// When it may be done.
+    /// When it may run.
     pub run_at: OffsetDateTime,
 }
 
-/// A job that somebody has taken.
+/// A job claimed by this process.
 #[derive(Clone, Debug)]
-pub struct Taken {
-    /// Which.
+pub struct ClaimedJob {
     pub id: Uuid,
-    /// Proves that it is still ours.
+    /// Fencing token.
     pub fence: i64,
-    /// What is to be done; `None` when it cannot be read, which another version may have written.
-    pub work: Option<Work>,
+    /// `None` if the payload cannot be decoded: another version may have written it.
+    pub work: Option<JobPayload>,
     /// Attempts before this one.
     pub attempts: u32,
     /// When it was made.
     pub created_at: OffsetDateTime,
 }
 
-/// The stored form of work, beside its kind.
-fn payload(work: &Work) -> Value {
+/// The stored payload; the kind is a column.
+fn payload(work: &JobPayload) -> Value {
     let fields = work.fields().into_iter();
     Value::Object(fields.map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
 }
 
-fn work(kind: JobKind, payload: &Value) -> Option<Work> {
-    Work::from_fields(kind, |name| payload[name].as_str())
+fn work(kind: JobKind, payload: &Value) -> Option<JobPayload> {
+    JobPayload::from_fields(kind, |name| payload[name].as_str())
 }
 
-/// Adds a job; in a transaction, together with what it follows from. `false` if its key was taken.
-///
-/// # Errors
-/// Any failure of the database.
+/// Enqueues a job. `false` if its key is taken.
 pub async fn enqueue(
     client: &impl Statements,
     job: &NewJob,
@@ -114,22 +110,19 @@ pub async fn enqueue(
     Ok(added == 1)
 }
 
-/// Takes up to `most` jobs that are due, those included whose lease has ended.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn take(
+/// Claims up to `most` due jobs, including those whose lease has ended.
+pub async fn claim(
     client: &Client,
     kind: JobKind,
     now: OffsetDateTime,
     most: usize,
     lease_until: OffsetDateTime,
-) -> Result<Vec<Taken>, Error> {
+) -> Result<Vec<ClaimedJob>, Error> {
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = client.query(&TAKE, &[&kind.name(), &now, &most, &lease_until]).await?;
     rows.iter()
         .map(|row| {
-            Ok(Taken {
+            Ok(ClaimedJob {
                 id: row.try_get("id")?,
                 fence: row.try_get("fence")?,
                 work: work(kind, &row.try_get("payload")?),
@@ -140,33 +133,24 @@ pub async fn take(
         .collect()
 }
 
-/// Extends a lease. `false` when the job is not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
+/// Extends a lease. `false` if the job was lost.
 pub async fn renew(
     client: &Client,
-    job: &Taken,
+    job: &ClaimedJob,
     lease_until: OffsetDateTime,
 ) -> Result<bool, Error> {
     Ok(client.execute(&RENEW, &[&job.id, &job.fence, &lease_until]).await? == 1)
 }
 
-/// Removes a job that is done. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn finish(client: &Client, job: &Taken) -> Result<bool, Error> {
+/// Deletes a completed job. `false` if the job was lost.
+pub async fn finish(client: &Client, job: &ClaimedJob) -> Result<bool, Error> {
     Ok(client.execute(&FINISH, &[&job.id, &job.fence]).await? == 1)
 }
 
-/// Gives a job back for a later attempt. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
+/// Reschedules a job. `false` if the job was lost.
 pub async fn retry(
     client: &Client,
-    job: &Taken,
+    job: &ClaimedJob,
     attempts: u32,
     run_at: OffsetDateTime,
     reason: &str,
@@ -178,21 +162,19 @@ pub async fn retry(
     Ok(changed == 1)
 }
 
-/// Gives a job back as it was: nothing was tried. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn release(client: &Client, job: &Taken, run_at: OffsetDateTime) -> Result<bool, Error> {
+/// Releases a job that was not tried. `false` if the job was lost.
+pub async fn release(
+    client: &Client,
+    job: &ClaimedJob,
+    run_at: OffsetDateTime,
+) -> Result<bool, Error> {
     Ok(client.execute(&RELEASE, &[&job.id, &job.fence, &run_at]).await? == 1)
 }
 
-/// Makes a dead letter, whose id is `letter`, of a job. `false` when it was not ours any more.
-///
-/// # Errors
-/// Any failure of the database.
+/// Replaces a job by a dead letter with the id `letter`. `false` if the job was lost.
 pub async fn bury(
     client: &Client,
-    job: &Taken,
+    job: &ClaimedJob,
     class: DeadLetterClass,
     reason: &str,
     letter: Uuid,
@@ -204,10 +186,7 @@ pub async fn bury(
     Ok(changed == 1)
 }
 
-/// How many jobs of a kind wait or are in hand.
-///
-/// # Errors
-/// Any failure of the database.
+/// Number of queued and running jobs of a kind.
 pub async fn count(client: &Client, kind: JobKind) -> Result<i64, Error> {
     Ok(client.query_one(&COUNT, &[&kind.name()]).await?.try_get("count")?)
 }

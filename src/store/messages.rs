@@ -1,4 +1,4 @@
-//! Messages: stored in batches, read by those who may.
+//! Messages: stored in batches, read for delivery and by their parties.
 
 use std::collections::HashMap;
 
@@ -8,29 +8,27 @@ use uuid::Uuid;
 
 pub(super) mod listed;
 
-pub use listed::{Filter, count_of_sender, list};
+pub use listed::{MessageFilter, count_of_sender, list};
 
 use super::{
-    Client, Error, Statement, Statements,
+    Client, Error, Statement, Statements, list_page,
     rows::{self, first_of_page, message_columns, select_messages},
-    slice,
     statement::statements,
 };
-use crate::domain::{Message, MessageId, Party, feed::Elsewhere};
+use crate::domain::{Message, MessageId, Party, feed::AcknowledgedElsewhere};
 
 /// A message to be stored.
 #[derive(Clone, Copy)]
 pub struct NewMessage<'a> {
-    /// What to store.
     pub message: &'a Message,
-    /// Which share of the work it belongs to.
+    /// Its partition.
     pub partition: i16,
-    /// When somebody has to look at it if nobody dealt with it before; `None` parks it.
+    /// When the sweeper picks the message up if nobody delivers it before; `None` parks it.
     pub next_attempt_at: Option<OffsetDateTime>,
 }
 
-/// What waits for its recipient. What waits for the time of its retry was written to another connection: one
-/// that was never sent it gets it in its place.
+/// Messages pending for a recipient. A message that waits for its retry was written to another connection;
+/// this one has not been sent it yet.
 macro_rules! what_waits {
     ($never_sent:literal) => {
         concat!(
@@ -54,8 +52,8 @@ macro_rules! pending {
     };
 }
 
-// Each by its own index, and all in one snapshot: a message is in one of them. What is acknowledged comes by
-// the index on all messages of a recipient: `status + 0` keeps the planner from those on some of them.
+// Each branch by its own index, and all in one snapshot: a message is in exactly one. Acknowledged ones come
+// by the index on all messages of a recipient: `status + 0` keeps the planner from the partial indexes.
 macro_rules! pending_and_acknowledged {
     (of: $column:literal) => {
         concat!(
@@ -102,8 +100,8 @@ macro_rules! latest_acknowledged {
 }
 
 statements! {
-    // ON CONFLICT: after a connection broke in mid-commit the same batch is sent again, and rows that
-    // were committed the first time are left as they are.
+    // ON CONFLICT: after a connection broke during commit the same batch is sent again, and rows already
+    // committed stay as they are.
     INSERT_ONE_WAY = "
         INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, content_type,
                               priority, partition, next_attempt_at, created_at)
@@ -126,8 +124,7 @@ statements! {
     NEW_OF = select_messages!(
         "WHERE m.id = ANY ($1) AND m.status + 0 < 2 AND m.retry_count = 0 AND m.deleted_at IS NULL"
     );
-    // Rows are locked in the order of the index and skipped when somebody else has them, so that any
-    // number of sweepers can run.
+    // Rows are locked in index order with SKIP LOCKED, so that any number of sweepers can run.
     SWEEP = "
         WITH due AS (
             SELECT id FROM messages WHERE next_attempt_at <= $1
@@ -153,19 +150,19 @@ statements! {
                             WHERE m.recipient_user_id = u.id AND m.status < 2 AND m.deleted_at IS NULL
                               AND ($4 OR m.next_attempt_at IS NULL) AND m.created_at < $3
                             ORDER BY m.id LIMIT 1) AS first";
-    IN_HAND = "
+    COUNT_IN_FLIGHT = "
         SELECT count(*) AS count
         FROM (SELECT FROM messages WHERE next_attempt_at IS NOT NULL LIMIT $1) AS in_hand";
-    WAITING = "
+    COUNT_UNDELIVERED = "
         SELECT count(*) AS count
         FROM (SELECT FROM messages WHERE status < 2 AND deleted_at IS NULL LIMIT $1) AS waiting";
 }
 
-/// Stores one-way messages, all in one statement.
+/// Stores one-way messages in one statement.
 ///
 /// # Errors
-/// Any failure of the database; then none of them is stored, unless the error is
-/// [`Error::Unavailable`], after which storing them again is harmless.
+/// Any failure of the database; nothing is stored then, except possibly after [`Error::Unavailable`]: storing
+/// them again is harmless.
 pub async fn insert_one_way(
     client: &impl Statements,
     batch: &[NewMessage<'_>],
@@ -205,18 +202,12 @@ pub async fn insert_one_way(
     Ok(())
 }
 
-/// One message, for those who may see it: its sender and its recipient.
-///
-/// # Errors
-/// Any failure of the database.
+/// A message, for its sender and its recipient.
 pub async fn get(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
     one(client, &GET, id).await
 }
 
-/// One message, also one that was deleted: for administrators.
-///
-/// # Errors
-/// Any failure of the database.
+/// A message, even if it is deleted; for administrators.
 pub async fn get_any(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
     one(client, &GET_ANY, id).await
 }
@@ -229,7 +220,7 @@ async fn one(
     client.query_opt(statement, &[&id.0]).await?.as_ref().map(rows::message).transpose()
 }
 
-/// Of two statements the one for recipients of this kind, and its first value.
+/// The statement for this kind of recipient, and its first value.
 fn of_recipient(
     party: &Party,
     phone: &'static Statement,
@@ -241,29 +232,26 @@ fn of_recipient(
     }
 }
 
-/// What of a recipient's messages is wanted that it has acknowledged already, on another connection.
+/// Which messages acknowledged on other connections to read as well.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged<'a> {
-    /// From this id on, but not these.
-    pub elsewhere: &'a Elsewhere,
+pub struct AcknowledgedFilter<'a> {
+    /// The range of ids, and the ids to leave out.
+    pub elsewhere: &'a AcknowledgedElsewhere,
     /// Acknowledged at this time or later.
     pub since: OffsetDateTime,
 }
 
-/// What a recipient has still to get, oldest first.
+/// Messages pending for a recipient, oldest first.
 ///
-/// `exclude` is left out (a connection has it already). With `waiting_for_retry` false, what waits
-/// for the time of its retry is left out too. Messages whose rows cannot be read are told by id, and
-/// others come in their place: fewer than `limit` means that there are no more.
-///
-/// # Errors
-/// Any failure of the database.
+/// `exclude` is left out: the connection has these already. Without `waiting_for_retry`, messages that wait
+/// for their retry are left out, too. A message whose row cannot be decoded is reported by id and replaced by
+/// another: fewer than `limit` means that there are no more.
 pub async fn pending(
     client: &Client,
     party: &Party,
     exclude: &[MessageId],
     waiting_for_retry: bool,
-    acknowledged: Option<Acknowledged<'_>>,
+    acknowledged: Option<AcknowledgedFilter<'_>>,
     now: OffsetDateTime,
     limit: usize,
 ) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
@@ -278,12 +266,12 @@ pub async fn pending(
     let exclude: Vec<Uuid> = exclude.iter().map(|id| id.0).collect();
     let sent: Vec<Uuid> =
         acknowledged.iter().flat_map(|also| &also.elsewhere.sent).map(|id| id.0).collect();
-    let mut page = Page::new(limit);
+    let mut page = PageReader::new(limit);
     let mut last = Uuid::nil();
     while let Some(left) = page.left() {
         let mut values: Vec<&(dyn ToSql + Sync)> =
             vec![&*recipient, &exclude, &waiting_for_retry, &now, &left, &last];
-        if let Some(Acknowledged { elsewhere, since }) = &acknowledged {
+        if let Some(AcknowledgedFilter { elsewhere, since }) = &acknowledged {
             values.extend::<[&(dyn ToSql + Sync); 3]>([&elsewhere.from.0, since, &sent]);
         }
         last = page.add(&client.query(statement, &values).await?)?.unwrap_or(last);
@@ -291,10 +279,7 @@ pub async fn pending(
     Ok((page.found, page.unreadable))
 }
 
-/// What a recipient has acknowledged of its latest messages: those from this id on, the latest `limit`.
-///
-/// # Errors
-/// Any failure of the database.
+/// Ids of the latest `limit` acknowledged messages of a recipient, from an id on.
 pub async fn latest_acknowledged(
     client: &Client,
     party: &Party,
@@ -308,10 +293,7 @@ pub async fn latest_acknowledged(
     found.iter().map(|row| Ok(MessageId(row.try_get("id")?))).collect()
 }
 
-/// Those of these messages that were acknowledged, and whose they are.
-///
-/// # Errors
-/// Any failure of the database.
+/// Which of these messages are acknowledged, and their recipients.
 pub async fn acknowledged_of(
     client: &Client,
     ids: &[MessageId],
@@ -321,29 +303,29 @@ pub async fn acknowledged_of(
     found.iter().map(|row| Ok((MessageId(row.try_get("id")?), rows::recipient(row)?))).collect()
 }
 
-/// A page that is read until it is full or there is no more, whatever cannot be read in between.
-struct Page {
+/// Reads a page until it is full or there is no more, skipping rows that cannot be decoded.
+struct PageReader {
     found: Vec<Message>,
     unreadable: Vec<MessageId>,
     limit: usize,
     ended: bool,
 }
 
-impl Page {
-    fn new(limit: usize) -> Page {
-        Page { found: Vec::new(), unreadable: Vec::new(), limit, ended: false }
+impl PageReader {
+    fn new(limit: usize) -> PageReader {
+        PageReader { found: Vec::new(), unreadable: Vec::new(), limit, ended: false }
     }
 
-    /// How many more to ask for; `None` when it is done.
+    /// How many rows to read next; `None` when done.
     fn left(&self) -> Option<i64> {
         let left = self.limit.saturating_sub(self.found.len());
         (!self.ended && left > 0).then(|| i64::try_from(left).unwrap_or(i64::MAX))
     }
 
-    /// Adds what was found, and gives the id that the next read goes on from.
+    /// Adds rows, and returns the id to continue from.
     fn add(&mut self, rows: &[tokio_postgres::Row]) -> Result<Option<Uuid>, Error> {
         let (found, unreadable) = rows::readable(rows)?;
-        // One that was read whole leaves no place that another could take.
+        // Without unreadable rows, a short read is the end.
         let is_short = rows.len() < self.limit - self.found.len();
         self.ended = unreadable.is_empty() || is_short && !rows::is_cut(rows)?;
         self.found.extend(found);
@@ -352,11 +334,8 @@ impl Page {
     }
 }
 
-/// What a recipient has still to get and comes after a message, oldest first; with the ids of those
-/// whose rows cannot be read, as in [`pending`].
-///
-/// # Errors
-/// Any failure of the database.
+/// Messages pending for a recipient after a message, oldest first, and the ids of those that cannot be
+/// decoded, as in [`pending`].
 pub async fn pending_after(
     client: &Client,
     party: &Party,
@@ -366,7 +345,7 @@ pub async fn pending_after(
     let (statement, recipient) =
         of_recipient(party, &PENDING_AFTER_OF_PHONE, &PENDING_AFTER_OF_USER);
     let mut last = after.map_or(Uuid::nil(), |id| id.0);
-    let mut page = Page::new(limit);
+    let mut page = PageReader::new(limit);
     while let Some(left) = page.left() {
         let found = client.query(statement, &[&*recipient, &last, &left]).await?;
         last = page.add(&found)?.unwrap_or(last);
@@ -374,11 +353,7 @@ pub async fn pending_after(
     Ok((page.found, page.unreadable))
 }
 
-/// Those of these messages that nobody has tried to deliver yet, and the ids of those that cannot be
-/// read.
-///
-/// # Errors
-/// Any failure of the database.
+/// Which of these messages have no delivery attempt yet, and the ids of those that cannot be decoded.
 pub async fn new_of(
     client: &Client,
     ids: &[MessageId],
@@ -387,12 +362,8 @@ pub async fn new_of(
     rows::readable(&client.query(&NEW_OF, &[&ids]).await?)
 }
 
-/// Parks every message whose time to be looked at has come, and tells whose they are: a recipient
-/// who is connected is then asked to read again. Returns how many there were, and their recipients, each
-/// with the first of its messages.
-///
-/// # Errors
-/// Any failure of the database.
+/// Parks every due message and returns how many there were, and their recipients, each with its first
+/// message: a connected recipient is then told to read again.
 pub async fn sweep(
     client: &Client,
     now: OffsetDateTime,
@@ -409,11 +380,8 @@ pub async fn sweep(
     Ok((found.len(), parties.into_iter().collect()))
 }
 
-/// Whose messages, accepted since then, somebody is to deliver and nobody has tried to yet: at most
-/// `limit` messages, the latest first.
-///
-/// # Errors
-/// Any failure of the database.
+/// Recipients of messages accepted since a time and without a delivery attempt: at most `limit` messages,
+/// latest first.
 pub async fn undelivered_since(
     client: &Client,
     since: OffsetDateTime,
@@ -424,12 +392,8 @@ pub async fn undelivered_since(
     found.iter().map(rows::recipient).collect()
 }
 
-/// Which of these recipients have messages that wait for a connection although they have one, each with
-/// the first of those: the check that finds what a lost wake-up left behind (delivery.md, How 5). With
-/// `in_hand`, those that somebody is believed to deliver count too.
-///
-/// # Errors
-/// Any failure of the database.
+/// Which of these connected recipients have parked messages, each with the first one: the check that finds
+/// what a lost wake-up left behind. With `in_hand`, deliveries in flight count, too.
 pub async fn behind(
     client: &Client,
     parties: &[Party],
@@ -443,19 +407,13 @@ pub async fn behind(
     found.iter().map(|row| Ok((rows::recipient(row)?, MessageId(row.try_get("id")?)))).collect()
 }
 
-/// How many deliveries are in hand or due, counted up to `limit`: what is parked for a recipient who
-/// is away does not count.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn in_hand(client: &Client, limit: i64) -> Result<i64, Error> {
-    Ok(client.query_one(&IN_HAND, &[&limit]).await?.try_get("count")?)
+/// Number of deliveries in flight or due, up to `limit`; messages parked for an offline recipient do not
+/// count.
+pub async fn in_flight(client: &Client, limit: i64) -> Result<i64, Error> {
+    Ok(client.query_one(&COUNT_IN_FLIGHT, &[&limit]).await?.try_get("count")?)
 }
 
-/// How many messages wait, counted up to `limit`.
-///
-/// # Errors
-/// Any failure of the database.
+/// Number of unacknowledged messages, up to `limit`.
 pub async fn waiting(client: &Client, limit: i64) -> Result<i64, Error> {
-    Ok(client.query_one(&WAITING, &[&limit]).await?.try_get("count")?)
+    Ok(client.query_one(&COUNT_UNDELIVERED, &[&limit]).await?.try_get("count")?)
 }

@@ -1,10 +1,10 @@
-//! The schema's versions: which there are, which are applied, and how to apply the rest.
+//! Schema migrations: the list, their state, and how to apply them.
 //!
-//! Migrations only go forward. They run under an advisory lock, so that of two
-//! nodes that start together one applies and the other finds nothing left to do.
+//! Migrations only go forward. They run under an advisory lock: of two nodes that start together, one applies
+//! them and the other finds nothing to do.
 //!
-//! Each step is made so that the binaries before it go on working beside those that need it; a step
-//! that cannot be says so in `serves`, and binaries older than that refuse the schema.
+//! Older binaries keep working after each migration. One that breaks them raises `serves`, and binaries older
+//! than that refuse the schema.
 
 use std::time::Duration;
 
@@ -12,32 +12,32 @@ use ring::digest::{SHA256, digest};
 
 use super::{Client, Error, Statements, statement::statements};
 
-/// One step of the schema.
+/// A migration.
 #[derive(Debug)]
 pub struct Migration {
     /// Counts from 1.
     pub version: i32,
-    /// The file's name without number and ending.
+    /// The file name without number and extension.
     pub name: &'static str,
-    /// The oldest schema whose binaries work with this one too.
+    /// Schema version of the oldest binaries that work with this one.
     pub serves: i32,
-    /// Whether it is made beside what writes meanwhile: statement by statement and outside a transaction,
-    /// so that it may be begun anew after it was broken off.
+    /// Runs statement by statement outside a transaction, without blocking writers, and may be restarted
+    /// after an abort.
     beside: bool,
     sql: &'static str,
 }
 
-/// A step beside which every binary that knows the schema `serves` goes on working.
+/// A migration with which binaries from schema `serves` on keep working.
 const fn step(version: i32, name: &'static str, serves: i32, sql: &'static str) -> Migration {
     Migration { version, name, serves, beside: false, sql }
 }
 
-/// The same for one that builds indexes `CONCURRENTLY`, which a transaction cannot.
+/// The same, for index builds with `CONCURRENTLY`, which cannot run in a transaction.
 const fn beside(version: i32, name: &'static str, serves: i32, sql: &'static str) -> Migration {
     Migration { version, name, serves, beside: true, sql }
 }
 
-/// All steps this binary knows, in order.
+/// All migrations of this binary, in order.
 pub const MIGRATIONS: &[Migration] = &[
     step(1, "one_way", 1, include_str!("../../migrations/0001_one_way.sql")),
     step(2, "two_modes", 2, include_str!("../../migrations/0002_two_modes.sql")),
@@ -68,34 +68,24 @@ pub const MIGRATIONS: &[Migration] = &[
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
-const LOCK: i64 = 0x6573_6833_6172;
+const MIGRATION_LOCK_ID: i64 = 0x6573_6833_6172;
 
 /// A migration failed or may not run.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The database was migrated by a newer binary, beside which this one does not work.
-    #[error("the schema is at version {found}, and this binary knows only {known}")]
+    /// The schema is too new for this binary.
+    #[error("the database schema has version {found}; this binary supports up to {known}")]
     Newer {
-        /// The schema's version.
         found: i32,
         /// The newest this binary knows.
         known: i32,
     },
-    /// An applied migration is not the one this binary carries.
-    #[error("migration {version} was applied with other contents than this binary's")]
-    Changed {
-        /// Which.
-        version: i32,
-    },
-    /// A step failed; nothing of it was kept.
+    /// An applied migration differs from the one in this binary.
+    #[error("migration {version} was applied with different contents than in this binary")]
+    Changed { version: i32 },
+    /// A migration failed and was rolled back.
     #[error("migration {version} failed: {error}")]
-    Step {
-        /// Which.
-        version: i32,
-        /// Why.
-        error: Error,
-    },
-    /// The database failed.
+    Step { version: i32, error: Error },
     #[error(transparent)]
     Store(#[from] Error),
 }
@@ -111,9 +101,8 @@ impl From<tokio_postgres::Error> for MigrateError {
 pub struct MigrationState {
     /// Counts from 1.
     pub version: i32,
-    /// What it is called.
     pub name: String,
-    /// When it was applied; `None` while it is not.
+    /// `None` if it is pending.
     pub applied_at: Option<time::OffsetDateTime>,
 }
 
@@ -121,7 +110,7 @@ statements! {
     TRY_LOCK: once = "SELECT pg_try_advisory_lock($1) AS locked";
     UNLOCK: once = "SELECT pg_advisory_unlock($1)";
     IS_THERE: once = "SELECT to_regclass('schema_migrations') IS NOT NULL AS is_there";
-    // A table that an older binary made; looked for first, because altering waits for whoever reads it.
+    // Tables created by older binaries lack the column. Checked first, because ALTER waits for every reader.
     LACKS_SERVES: once = "
         SELECT NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migrations'::regclass
                            AND attname = 'serves' AND NOT attisdropped) AS lacks";
@@ -132,7 +121,7 @@ statements! {
         SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
     NOTE: once = "
         INSERT INTO schema_migrations (version, name, sha256, serves) VALUES ($1, $2, $3, $4)";
-    // `serves` by name, for a table whose steps were all applied by older binaries.
+    // By name, for a table whose migrations were all applied by older binaries.
     APPLIED: once = "
         SELECT version, name, sha256, applied_at, (to_jsonb(m) ->> 'serves')::integer AS serves
         FROM schema_migrations m ORDER BY version";
@@ -146,15 +135,15 @@ const CREATE: &str = "
         applied_at timestamptz NOT NULL DEFAULT now(),
         serves     integer
     )";
-/// How long a step waits for a lock before it lets those pass that wait behind it.
-const LOCK_PATIENCE: &str = "2s";
-/// The wait before it tries again, and how often it does: a dump may hold every table for an hour.
-const AGAIN: Duration = Duration::from_secs(3);
-const TRIES: u32 = 1500;
-/// How often it is looked whether another node has finished migrating.
-const TURN: Duration = Duration::from_millis(200);
+/// How long a migration waits for a table lock before it lets the statements queued behind it pass.
+const LOCK_TIMEOUT: &str = "2s";
+/// Delay before it tries again, and the number of attempts: a dump may hold every table for an hour.
+const RETRY_DELAY: Duration = Duration::from_secs(3);
+const MAX_ATTEMPTS: u32 = 1500;
+/// Poll interval while another node migrates.
+const ALONE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What is applied and what is not.
+/// Applied and pending migrations.
 ///
 /// # Errors
 /// [`MigrateError::Newer`], [`MigrateError::Changed`], or a failure of the database.
@@ -166,7 +155,7 @@ pub async fn status(client: &Client) -> Result<Vec<MigrationState>, MigrateError
         name: step.name.to_owned(),
         applied_at: applied.iter().find(|a| a.version == step.version).map(|a| a.at),
     });
-    // Of a newer binary that this one works beside.
+    // Applied by a newer binary that this one works with.
     let newer =
         applied.iter().filter(|a| MIGRATIONS.iter().all(|step| step.version != a.version)).map(
             |a| MigrationState { version: a.version, name: a.name.clone(), applied_at: Some(a.at) },
@@ -174,27 +163,27 @@ pub async fn status(client: &Client) -> Result<Vec<MigrationState>, MigrateError
     Ok(ours.chain(newer).collect())
 }
 
-/// Applies what is missing up to `target` (all of it without one). Each step is a transaction, or may be
-/// begun anew. When nothing is missing, nothing is locked and nobody waited for.
+/// Applies pending migrations up to `target`, or all of them. Each is a transaction, or restartable. If none
+/// is pending, no lock is taken.
 ///
 /// # Errors
-/// See [`MigrateError`]; what was applied before the failing step stays applied.
+/// See [`MigrateError`]; migrations applied before the failing one stay applied.
 pub async fn run(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>, MigrateError> {
     if next(&known(client).await?, target)?.is_none() {
         return Ok(Vec::new());
     }
-    client.unhurried();
-    // Asked for again and again: a session that waits for it holds a snapshot, and for that an index that
-    // is built beside others would wait in turn.
-    while !client.query_one(&TRY_LOCK, &[&LOCK]).await?.try_get("locked")? {
-        tokio::time::sleep(TURN).await;
+    client.without_timeout();
+    // Polled instead of waited for: a waiting session holds a snapshot, for which `CREATE INDEX CONCURRENTLY`
+    // would wait in turn.
+    while !client.query_one(&TRY_LOCK, &[&MIGRATION_LOCK_ID]).await?.try_get("locked")? {
+        tokio::time::sleep(ALONE_POLL_INTERVAL).await;
     }
     let done = apply_all(client, target).await;
-    client.execute(&UNLOCK, &[&LOCK]).await?;
+    client.execute(&UNLOCK, &[&MIGRATION_LOCK_ID]).await?;
     done
 }
 
-/// What is applied; nothing in a database that was never migrated.
+/// Applied migrations; empty in a new database.
 async fn known(client: &Client) -> Result<Vec<Applied>, MigrateError> {
     let exists: bool = client.query_one(&IS_THERE, &[]).await?.try_get("is_there")?;
     Ok(if exists { applied(client).await? } else { Vec::new() })
@@ -235,7 +224,7 @@ async fn apply_all(client: &mut Client, target: Option<i32>) -> Result<Vec<i32>,
 async fn make_beside(client: &Client, step: &Migration) -> Result<(), Error> {
     let row = client.query_one(&LIMITS, &[]).await?;
     let usual: (String, String) = (row.try_get("statement_timeout")?, row.try_get("lock_timeout")?);
-    // It takes as long as it takes, and stops nobody.
+    // It may take long, and blocks nobody.
     client.query(&SET_LIMITS, &[&"0", &"0"]).await?;
     let mut made = Ok(());
     for statement in step.sql.split(";\n").filter(|text| !is_blank(text)) {
@@ -249,13 +238,13 @@ async fn make_beside(client: &Client, step: &Migration) -> Result<(), Error> {
     note(client, step).await
 }
 
-/// Whether nothing but remarks is left of a statement.
+/// Whether a statement contains only comments.
 fn is_blank(text: &str) -> bool {
     text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with("--"))
 }
 
-/// Runs something in a transaction, and again when it cannot have a lock soon: whoever comes while it
-/// waits, waits behind it.
+/// Runs a transaction, and retries it if it cannot get a lock soon: other statements queue behind a waiting
+/// lock request.
 async fn patiently(
     client: &mut Client,
     name: &str,
@@ -266,7 +255,7 @@ async fn patiently(
     loop {
         let transaction = client.transaction().await?;
         let begin =
-            format!("SET LOCAL lock_timeout = '{LOCK_PATIENCE}'; SET LOCAL statement_timeout = 0");
+            format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = 0");
         transaction.batch_execute(&begin).await?;
         let made = async {
             transaction.batch_execute(sql).await?;
@@ -277,13 +266,13 @@ async fn patiently(
         };
         match made.await {
             Ok(()) => return transaction.commit().await,
-            Err(Error::Contention(_)) if tries < TRIES => {
+            Err(Error::Contention(_)) if tries < MAX_ATTEMPTS => {
                 transaction.rollback().await?;
                 tries += 1;
                 if tries == 1 {
-                    tracing::info!(name, "a migration waits until a table is not in use");
+                    tracing::info!(name, "migration waiting for a table lock");
                 }
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
             Err(error) => return Err(error),
         }
@@ -302,7 +291,7 @@ struct Applied {
     name: String,
     sha256: Vec<u8>,
     at: time::OffsetDateTime,
-    /// Not known of those that older binaries applied.
+    /// Unknown for migrations applied by older binaries.
     serves: Option<i32>,
 }
 

@@ -1,52 +1,54 @@
-//! Postgres: the truth, and the only room with SQL in it.
+//! Postgres: the source of truth, and the only room that contains SQL.
 //!
-//! A file's statements stand together in one block, each by name ([`statement`]); below it one function a
-//! statement, and the mapping of its rows, whose columns are read by name. Decisions are not made here:
-//! what a statement needs to know comes in as arguments, the time included, so that what is stored can be
-//! told from what was asked.
+//! Each file declares its statements in one block, each with a name ([`statement`]); below it stands one
+//! function per statement, with the mapping of its rows. Columns are read by name. No decisions are made
+//! here: everything a statement depends on is an argument, also the time.
 
 pub mod accounts;
 pub mod audit;
 pub mod backup;
-pub mod books;
 pub mod chat;
-pub mod checkup;
 pub mod client;
-mod conditions;
+mod connect;
+mod connection_limiter;
 pub mod conversations;
+pub mod dead_letter_digest;
 pub mod dead_letters;
 pub mod deleted;
 pub mod embedded;
-mod erased;
+mod erasure;
 pub mod error;
-mod figures;
 pub mod idempotency;
 pub mod import;
 pub mod jobs;
+mod list_page;
+pub mod message_status;
 pub mod messages;
 pub mod migrate;
 pub mod nodes;
-pub mod notices;
-pub mod numbers;
-pub mod outcome;
-pub mod personal;
 pub mod pool;
+pub mod presence_log;
 mod primary;
+pub mod privacy;
+mod process_stats;
+pub mod reconciliation;
 pub mod replicas;
 pub mod retention;
 pub mod rows;
 pub mod secrets;
-mod shares;
-mod slice;
+pub mod server_checks;
 pub mod statement;
+mod statement_group;
 pub mod stats;
-pub mod story;
+pub mod stored_phones;
+pub mod timeline;
 pub mod tokens;
-pub mod trail;
 pub mod versions;
+mod where_clause;
 
-pub use client::{Client, Group, Statements, Transaction};
+pub use client::{Client, Statements, Transaction};
 pub use error::Error;
+pub use list_page::{ListPage, MAX_SCANNED_ROWS, ScanPosition};
 pub use pool::{PartyStore, Store};
-pub use slice::{Cut, LOOKED_AT, Slice};
 pub use statement::Statement;
+pub use statement_group::StatementGroup;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Client, Error, Statements, figures, statement::statements};
-use crate::domain::{NodeId, figures::Figures};
+use super::{Client, Error, Statements, process_stats, statement::statements};
+use crate::domain::{NodeId, process_stats::ProcessStats};
 
-/// A process that has given no sign of life for this long counts as gone.
-pub const SILENT_FOR: Duration = Duration::from_secs(10);
-/// One that has been gone for this long is forgotten.
-const KEPT: Duration = Duration::from_secs(3600);
+/// A process without a heartbeat for this long counts as dead.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Dead processes are deleted after this.
+const NODE_RETENTION: Duration = Duration::from_secs(3600);
 
 statements! {
     NOTE = "
@@ -33,19 +33,18 @@ statements! {
     FORGET = "DELETE FROM nodes WHERE id = $1 OR seen_at < now() - make_interval(secs => $2)";
 }
 
-/// What a process is for.
+/// Role of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Everything in one process.
     Serve,
-    /// It accepts, and has connections.
+    /// Accepts requests and holds connections.
     Gateway,
-    /// It delivers.
     Worker,
 }
 
 impl Role {
-    /// Its name, stored and shown.
+    /// The name, as stored and shown.
     pub fn name(self) -> &'static str {
         match self {
             Role::Serve => "serve",
@@ -59,39 +58,28 @@ impl Role {
     }
 }
 
-/// A process.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Names it.
     pub id: NodeId,
-    /// What it is for.
     pub role: Role,
-    /// The machine.
     pub host: String,
-    /// The process on it.
     pub pid: i32,
     /// Of esh3ar.
     pub version: String,
-    /// Where other gateways reach it.
+    /// Address at which other gateways reach it.
     pub address: Option<String>,
-    /// The queues it leads.
+    /// Partitions assigned to it.
     pub partitions: Vec<i16>,
-    /// Whether it is being emptied.
     pub draining: bool,
-    /// Whether it was asked to be, and has not taken that up yet. Not its own to say.
+    /// Requested and not applied yet: drain, or stop draining. Set by others.
     pub drain_asked: Option<bool>,
-    /// What it knows of itself.
-    pub figures: Figures,
-    /// When it started.
+    /// Its statistics.
+    pub figures: ProcessStats,
     pub started_at: OffsetDateTime,
 }
 
-/// Notes a sign of life of a process. Returns whether somebody asked for it to be emptied, or not to be any
-/// more.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
+/// Records a heartbeat. Returns a pending request to drain or to stop draining.
+pub async fn record_heartbeat(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
     let row = client
         .query_one(
             &NOTE,
@@ -104,7 +92,7 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
                 &node.address,
                 &node.partitions,
                 &node.draining,
-                &figures::to_json(&node.figures),
+                &process_stats::to_json(&node.figures),
                 &node.started_at,
             ],
         )
@@ -112,36 +100,27 @@ pub async fn note(client: &Client, node: &Node) -> Result<Option<bool>, Error> {
     Ok(row.try_get("drain_asked")?)
 }
 
-/// Asks a living process to be emptied, or to take connections again. Returns whether there is one.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn ask_drain(
+/// Requests a live process to drain, or to accept connections again. Returns whether it exists.
+pub async fn request_drain(
     client: &impl Statements,
     id: NodeId,
     draining: bool,
 ) -> Result<bool, Error> {
     let asked = client
-        .execute(&ASK_DRAIN, &[&&id.as_bytes()[..], &draining, &SILENT_FOR.as_secs_f64()])
+        .execute(&ASK_DRAIN, &[&&id.as_bytes()[..], &draining, &HEARTBEAT_TIMEOUT.as_secs_f64()])
         .await?;
     Ok(asked == 1)
 }
 
-/// Notes that a process has taken up what was asked of it, unless that was changed meanwhile.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn took_up(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
+/// Records that a process has applied the request, unless it was changed meanwhile.
+pub async fn drain_applied(client: &Client, id: NodeId, draining: bool) -> Result<(), Error> {
     client.execute(&TOOK_UP, &[&&id.as_bytes()[..], &draining]).await?;
     Ok(())
 }
 
-/// The processes that live, oldest first; those of a role that this version does not know are left out.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
-    let found = client.query(&LIVING, &[&SILENT_FOR.as_secs_f64()]).await?;
+/// Live processes, oldest first; those with a role unknown to this version are omitted.
+pub async fn live(client: &Client) -> Result<Vec<Node>, Error> {
+    let found = client.query(&LIVING, &[&HEARTBEAT_TIMEOUT.as_secs_f64()]).await?;
     found
         .iter()
         .filter_map(|row| Some((row, Role::parse(row.try_get("role").ok()?)?)))
@@ -159,18 +138,15 @@ pub async fn living(client: &Client) -> Result<Vec<Node>, Error> {
                 partitions: row.try_get("partitions")?,
                 draining: row.try_get("draining")?,
                 drain_asked: row.try_get("drain_asked")?,
-                figures: figures::from_json(row.try_get("figures")?),
+                figures: process_stats::from_json(row.try_get("figures")?),
                 started_at: row.try_get("started_at")?,
             })
         })
         .collect()
 }
 
-/// Notes that a process has stopped, and forgets those that died long ago.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn forget(client: &Client, id: NodeId) -> Result<(), Error> {
-    client.execute(&FORGET, &[&&id.as_bytes()[..], &KEPT.as_secs_f64()]).await?;
+/// Deletes a process that stopped, and those that died long ago.
+pub async fn deregister(client: &Client, id: NodeId) -> Result<(), Error> {
+    client.execute(&FORGET, &[&&id.as_bytes()[..], &NODE_RETENTION.as_secs_f64()]).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Connections to Postgres, and whether the server keeps its promises.
+//! The database as the other rooms use it: connections by group and party, and reads from replicas.
 
 use std::{
     net::IpAddr,
@@ -6,30 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool::{
-    Runtime,
-    managed::{self, QueueMode, Timeouts},
-};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use deadpool::managed::Timeouts;
 
+pub use super::connect::Target;
 use super::{
-    Client, Error, Group, Statements as _,
-    client::Meters,
-    primary::{self, Finder},
+    Client, Error, StatementGroup, Statements as _,
+    client::StatementMetrics,
+    connect::{self, Pool},
+    connection_limiter::{ConnectionLimiter, PartyPermit},
+    primary,
     replicas::{ReplicaState, Replicas, ReplicasWork},
-    shares::{PartyPlace, Shares},
     statement::statements,
 };
 use crate::domain::Party;
-
-pub(super) type Pool = managed::Pool<Finder>;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
-    shares: Shares,
-    meters: Arc<Meters>,
+    shares: ConnectionLimiter,
+    meters: Arc<StatementMetrics>,
     replicas: Option<Replicas>,
 }
 
@@ -42,16 +38,6 @@ pub struct PartyStore<'a> {
 
 /// How long a caller waits for a connection before it is told that there is none.
 const WAIT: Duration = Duration::from_secs(5);
-/// No statement of ours takes longer; one that does is cut and counts as unavailable.
-const STATEMENT_TIMEOUT_MS: u32 = 15_000;
-
-/// Every statement here reads by an index and joins by looking up. The planner would at times read a
-/// table whole instead, because its statistics lag behind a table that grows by thousands of rows a
-/// second, and keep that plan for as long as the statement stays prepared. To compile one costs more than
-/// any of them takes.
-const BY_INDEX: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; \
-                        SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;";
-
 /// A setting without which an answered message could be lost.
 const DURABLE: [&str; 3] = ["fsync", "full_page_writes", "synchronous_commit"];
 
@@ -59,9 +45,6 @@ statements! {
     SETTING: once = "SELECT current_setting($1) AS value";
     VERSION: once = "SHOW server_version";
 }
-
-/// Where a database is, and how to come in.
-pub type Target = tokio_postgres::Config;
 
 /// A database URL that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +75,7 @@ pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
     if texts.chain(target.get_password()).any(|text| text.contains(&0)) {
         return Err(BadUrl("it holds a NUL character (%00)".to_owned()));
     }
-    Ok(primary::meant(target))
+    Ok(primary::prefer_primary(target))
 }
 
 impl Store {
@@ -101,8 +84,8 @@ impl Store {
     /// # Errors
     /// Only when the pool cannot be built at all.
     pub fn new(config: Target, size: usize) -> Result<Store, Error> {
-        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
-        Ok(Store { pool, shares, meters: Meters::new(), replicas: None })
+        let (pool, shares) = (connect::pool(config, size, WAIT)?, ConnectionLimiter::of_pool(size));
+        Ok(Store { pool, shares, meters: StatementMetrics::new(), replicas: None })
     }
 
     /// The same, with copies of the database to read from; see [`Store::read`]. Until their work is
@@ -115,9 +98,9 @@ impl Store {
         replicas: Vec<Target>,
         size: usize,
     ) -> Result<(Store, ReplicasWork), Error> {
-        let meters = Meters::new();
+        let meters = StatementMetrics::new();
         let (replicas, work) = Replicas::new(config.clone(), replicas, size, &meters)?;
-        let (pool, shares) = (pool(config, size, WAIT)?, Shares::of_pool(size));
+        let (pool, shares) = (connect::pool(config, size, WAIT)?, ConnectionLimiter::of_pool(size));
         Ok((Store { pool, shares, meters, replicas: Some(replicas) }, work))
     }
 
@@ -143,22 +126,22 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] when none becomes free or the server does not answer.
     pub async fn client(&self) -> Result<Client, Error> {
-        self.client_for(Group::Other).await
+        self.client_for(StatementGroup::Other).await
     }
 
     /// A connection for statements that are counted by themselves.
     ///
     /// # Errors
     /// As [`Store::client`].
-    pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
+    pub async fn client_for(&self, group: StatementGroup) -> Result<Client, Error> {
         self.client_with(group, Instant::now(), None).await
     }
 
     async fn client_with(
         &self,
-        group: Group,
+        group: StatementGroup,
         asked: Instant,
-        of_party: Option<PartyPlace>,
+        of_party: Option<PartyPermit>,
     ) -> Result<Client, Error> {
         let found = async {
             let began = Instant::now();
@@ -179,7 +162,7 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn ping(&self) -> Result<(), Error> {
-        self.client_for(Group::Nodes).await?.simple_query("SELECT 1").await?;
+        self.client_for(StatementGroup::Nodes).await?.simple_query("SELECT 1").await?;
         Ok(())
     }
 
@@ -238,13 +221,13 @@ impl PartyStore<'_> {
         F: Future<Output = Result<T, Error>>,
     {
         let asked = Instant::now();
-        let of_party = self.turn(Group::Lists).await?;
+        let of_party = self.turn(StatementGroup::Lists).await?;
         if let Some(replicas) = &self.store.replicas
             && let Some(found) = replicas.read(&query).await
         {
             return Ok(found);
         }
-        query(self.store.client_with(Group::Lists, asked, of_party).await?).await
+        query(self.store.client_with(StatementGroup::Lists, asked, of_party).await?).await
     }
 
     /// A connection.
@@ -252,64 +235,23 @@ impl PartyStore<'_> {
     /// # Errors
     /// As [`Store::client`]; [`Error::Busy`] when too many reads of the party wait.
     pub async fn client(&self) -> Result<Client, Error> {
-        self.client_for(Group::Other).await
+        self.client_for(StatementGroup::Other).await
     }
 
     /// A connection for statements that are counted by themselves.
     ///
     /// # Errors
     /// As [`PartyStore::client`].
-    pub async fn client_for(&self, group: Group) -> Result<Client, Error> {
+    pub async fn client_for(&self, group: StatementGroup) -> Result<Client, Error> {
         let asked = Instant::now();
         let of_party = self.turn(group).await?;
         self.store.client_with(group, asked, of_party).await
     }
 
-    async fn turn(&self, group: Group) -> Result<Option<PartyPlace>, Error> {
+    async fn turn(&self, group: StatementGroup) -> Result<Option<PartyPermit>, Error> {
         match self.party {
             None => Ok(None),
             Some(party) => self.store.shares.of_party(group, party).await,
         }
     }
-}
-
-/// A pool of which nobody waits for a connection longer than `wait`.
-pub(super) fn pool(mut config: Target, size: usize, wait: Duration) -> Result<Pool, Error> {
-    config
-        .connect_timeout(wait)
-        .keepalives_idle(Duration::from_secs(30))
-        .tcp_user_timeout(Duration::from_secs(15));
-    if config.get_application_name().is_none() {
-        config.application_name("esh3ar");
-    }
-    let tls = if primary::wants_tls(&config) { Some(tls()?) } else { None };
-    let settings = format!(
-        "{BY_INDEX} SET statement_timeout = {STATEMENT_TIMEOUT_MS}; SET lock_timeout = 5000; \
-         SET idle_in_transaction_session_timeout = 15000; SET timezone = 'UTC'"
-    );
-    managed::Pool::builder(Finder::new(&config, tls, settings))
-        .max_size(size)
-        // The connection used last has its statements and pages in the processor's cache.
-        .queue_mode(QueueMode::Lifo)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(wait))
-        .create_timeout(Some(wait))
-        .recycle_timeout(Some(wait))
-        .build()
-        .map_err(|error| Error::Unavailable(error.to_string()))
-}
-
-fn tls() -> Result<MakeRustlsConnect, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        // One unreadable certificate of the system must not keep the others from use.
-        let _ = roots.add(certificate);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Unavailable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(MakeRustlsConnect::new(config))
 }

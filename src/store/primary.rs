@@ -1,7 +1,7 @@
-//! Connections to the server that takes writes, whichever of those that the URL names that is now.
+//! Connections to the primary: the one of the servers in the URL that accepts writes.
 //!
-//! After a failover it is another one. Then every connection to the one before is of no use, also one that
-//! looks well: it leads to a server that only reads, or that stands still.
+//! After a failover, all connections to the old primary are useless, even those that look healthy: they lead
+//! to a server that is read-only or hangs.
 
 use std::{
     sync::{
@@ -21,54 +21,55 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Error, pool::Target, replicas::name};
+use super::Error;
 
-/// How long the server that was found last is asked alone, before the others are asked too.
-const HEAD_START: Duration = Duration::from_millis(500);
+/// Where a database is, and how to come in.
+pub type Target = tokio_postgres::Config;
 
-/// Makes connections for a pool.
-pub(super) struct Finder {
-    /// One server each.
+/// How long the last known primary is tried alone before the other servers are tried, too.
+const FALLBACK_DELAY: Duration = Duration::from_millis(500);
+
+/// Opens connections for a pool.
+pub(super) struct PrimaryConnector {
     servers: Vec<Target>,
     tls: Option<MakeRustlsConnect>,
-    /// What every connection is told first.
+    /// SQL run on each new connection.
     settings: String,
-    found: Arc<Found>,
+    found: Arc<CurrentPrimary>,
 }
 
-/// Which connections are of use.
+/// Which connections are still valid.
 #[derive(Debug, Default)]
-struct Found {
-    /// The server that took the last connection; the first one before there was any.
+struct CurrentPrimary {
+    /// Index of the last known primary; the first server initially.
     place: AtomicUsize,
-    /// There was one.
     any: AtomicBool,
-    /// Connections of another epoch are of no use.
+    /// Raised when the primary changes; connections of older epochs are dropped.
     epoch: AtomicU64,
 }
 
-/// A connection, and what is thought of it.
-pub(super) struct Session {
+/// A connection and its health.
+pub(super) struct TrackedConnection {
     pub(super) client: ClientWrapper,
-    pub(super) trust: Trust,
+    pub(super) trust: ConnectionTrust,
 }
 
-/// Whether a connection may be used again. Cheap to clone.
+/// Whether a connection may be reused. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Trust {
+pub(super) struct ConnectionTrust {
     doubted: Arc<AtomicBool>,
     place: usize,
     epoch: u64,
-    found: Arc<Found>,
+    found: Arc<CurrentPrimary>,
 }
 
-impl Trust {
-    /// The connection does not answer: it is not used again.
+impl ConnectionTrust {
+    /// The connection hangs: do not reuse it.
     pub(super) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }
 
-    /// The server only reads: none of the connections to it is used again.
+    /// The server is read-only: reuse none of its connections.
     pub(super) fn doubt_server(&self) {
         self.doubt();
         let (epoch, order) = (self.epoch, Ordering::AcqRel);
@@ -82,14 +83,18 @@ impl Trust {
     }
 }
 
-impl Finder {
-    pub(super) fn new(config: &Target, tls: Option<MakeRustlsConnect>, settings: String) -> Finder {
-        Finder { servers: each_server(config), tls, settings, found: Arc::default() }
+impl PrimaryConnector {
+    pub(super) fn new(
+        config: &Target,
+        tls: Option<MakeRustlsConnect>,
+        settings: String,
+    ) -> PrimaryConnector {
+        PrimaryConnector { servers: each_server(config), tls, settings, found: Arc::default() }
     }
 
     async fn connect(&self, place: usize) -> (usize, Result<ClientWrapper, Error>) {
         let Some(server) = self.servers.get(place) else {
-            return (place, Err(Error::Unavailable("no server is named".to_owned())));
+            return (place, Err(Error::Unavailable("no server in the URL".to_owned())));
         };
         let client = async {
             let client = match &self.tls {
@@ -102,17 +107,17 @@ impl Finder {
         (place, client.await)
     }
 
-    /// Asks the server that was found last; and when it does not answer soon, all the others as well.
+    /// Tries the last known primary; if it does not answer soon, all other servers as well.
     async fn find(&self) -> Result<(usize, ClientWrapper), Error> {
         let last = self.found.place.load(Ordering::Acquire);
         let mut asked = FuturesUnordered::from_iter([self.connect(last)]);
         let mut others: Vec<usize> = (0..self.servers.len()).filter(|n| *n != last).collect();
         let mut failed: Option<Error> = None;
         loop {
-            let wait = if others.is_empty() { Duration::MAX } else { HEAD_START };
+            let wait = if others.is_empty() { Duration::MAX } else { FALLBACK_DELAY };
             match tokio::time::timeout(wait, asked.next()).await {
                 Ok(Some((place, Ok(client)))) => return Ok((place, client)),
-                // The first to fail is the one that was the primary: why that is away says most.
+                // The first failure is that of the last primary, which says most.
                 Ok(Some((_, Err(error)))) => failed = failed.or(Some(error)),
                 Ok(None) if others.is_empty() => {
                     let nothing = || Error::Unavailable("no server was asked".to_owned());
@@ -135,33 +140,33 @@ where
     let (client, connection) = server.connect(tls).await?;
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to the database ended");
+            tracing::debug!(%error, "database connection closed");
         }
     });
     Ok(ClientWrapper::new(client, driver))
 }
 
-impl Manager for Finder {
-    type Type = Session;
+impl Manager for PrimaryConnector {
+    type Type = TrackedConnection;
     type Error = Error;
 
-    async fn create(&self) -> Result<Session, Error> {
+    async fn create(&self) -> Result<TrackedConnection, Error> {
         let (place, client) = self.find().await?;
         let moved = self.found.place.swap(place, Ordering::AcqRel) != place;
         let moved = self.found.any.swap(true, Ordering::AcqRel) && moved;
         if let Some(server) = self.servers.get(place).filter(|_| moved) {
-            tracing::warn!(server = name(server), "another server takes the writes now");
+            tracing::warn!(server = name(server), "primary changed: another server accepts writes");
         }
-        let trust = Trust {
+        let trust = ConnectionTrust {
             doubted: Arc::default(),
             place,
             epoch: self.found.epoch.load(Ordering::Acquire),
             found: Arc::clone(&self.found),
         };
-        Ok(Session { client, trust })
+        Ok(TrackedConnection { client, trust })
     }
 
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Error> {
+    async fn recycle(&self, session: &mut TrackedConnection, _: &Metrics) -> RecycleResult<Error> {
         if session.client.is_closed() || !session.trust.is_kept() {
             return Err(RecycleError::message("the connection is of no use any more"));
         }
@@ -169,13 +174,13 @@ impl Manager for Finder {
     }
 }
 
-/// Whether none of the servers is reached over a network.
+/// Whether all servers are local.
 pub(super) fn is_local(config: &Target) -> bool {
     config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
 }
 
-/// A URL that names several servers means the one that takes writes, unless it says otherwise.
-pub(super) fn meant(mut config: Target) -> Target {
+/// A URL with several servers means the primary, unless it says otherwise.
+pub(super) fn prefer_primary(mut config: Target) -> Target {
     let servers = config.get_hosts().len().max(config.get_hostaddrs().len());
     if servers > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -183,8 +188,8 @@ pub(super) fn meant(mut config: Target) -> Target {
     config
 }
 
-/// The same with one server each. The driver would go through them one after the other, and wait at one that
-/// stands still for as long as a caller has.
+/// One configuration per server: the driver would try them one after the other, and wait for one that hangs
+/// as long as the caller does.
 fn each_server(config: &Target) -> Vec<Target> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
     let count = hosts.len().max(addresses.len());
@@ -206,7 +211,7 @@ fn each_server(config: &Target) -> Vec<Target> {
     (0..count).map(server).collect()
 }
 
-/// All that a configuration says, except where the servers are.
+/// A copy of a configuration without its servers.
 fn shared(config: &Target) -> Target {
     let mut copy = Target::new();
     config.get_user().map(|user| copy.user(user));
@@ -228,9 +233,19 @@ fn shared(config: &Target) -> Target {
     copy
 }
 
-/// Whether a connection is to be encrypted.
+/// Whether a connection uses TLS.
 pub(super) fn wants_tls(config: &Target) -> bool {
     config.get_ssl_mode() != SslMode::Disable && !is_local(config)
+}
+
+/// Host and port: what is left of a URL without its secrets.
+pub fn name(config: &tokio_postgres::Config) -> String {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => format!("{host}:{port}"),
+        Some(Host::Unix(path)) => format!("{}:{port}", path.display()),
+        None => format!("localhost:{port}"),
+    }
 }
 
 #[cfg(test)]
@@ -291,7 +306,7 @@ mod tests {
         let config = parse_url("postgres://u@a,b,c/d").unwrap();
         let ports = |config: &Target| config.get_ports().to_vec();
         assert_eq!(each_server(&config).iter().map(ports).collect::<Vec<_>>(), vec![vec![5432]; 3]);
-        // Whoever names one, gets what was named.
+        // A port that is named is used.
         let config = parse_url("postgres://u@a:7/d").unwrap();
         assert_eq!(each_server(&config), [config]);
     }

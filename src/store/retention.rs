@@ -1,23 +1,22 @@
-//! What has been kept long enough, removed in small parts by one process at a time.
+//! Retention: removes expired rows in small batches, by one process at a time.
 //!
-//! Only what is finished is removed: a message that waits, is under way or can still be put back stays,
-//! however old it is. Of a conversation the beginning is removed and never a part in the middle, so that
-//! what is left has no gap.
+//! Only finished messages are removed: one that waits, is in flight or can be requeued stays, however old.
+//! Conversations are removed from their beginning, so that the rest has no gap.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Group, Statements, Store,
-    erased::{self, beginning_sql, counted},
+    Client, Error, StatementGroup, Statements, Store,
+    erasure::{self, beginning_sql, counted},
     statement::statements,
 };
 use crate::domain::ConversationId;
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
-const LOCK: i64 = 0x0065_7368_3361_7272;
+const RETENTION_LOCK_ID: i64 = 0x0065_7368_3361_7272;
 
-// A message that has a dead letter or a job can be put back or is being worked on.
+// A message with a dead letter or a job can be requeued or is being worked on.
 macro_rules! finished {
     () => {
         "(m.status >= 2 OR m.deleted_at IS NOT NULL)
@@ -27,7 +26,7 @@ macro_rules! finished {
 }
 
 statements! {
-    BECOME_KEEPER: once = "SELECT pg_try_advisory_lock($1) AS locked";
+    TRY_LOCK: once = "SELECT pg_try_advisory_lock($1) AS locked";
     LOOK = concat!(
         "SELECT m.id, m.created_at, m.conversation_id, ",
         finished!(),
@@ -77,65 +76,57 @@ statements! {
     FORGET_OWNERLESS_TOKENS = "DELETE FROM tokens WHERE phone = '' AND revoked_at < $1";
 }
 
-/// The only process that removes what is old, for as long as this lives. It has a connection of its own,
-/// which is closed with it: the lock can be forgotten by nobody.
-pub struct Keeper {
+/// The retention lock, held while this value lives, on a connection of its own: closing that releases the
+/// lock.
+pub struct RetentionLock {
     client: Client,
 }
 
-/// Up to where rows were looked at, by age.
+/// The position of a scan by age.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<I> {
+pub struct ScanCursor<I> {
     /// The time of the last one.
     pub at: OffsetDateTime,
-    /// Its id.
     pub id: I,
 }
 
-impl<I: Default> Default for Place<I> {
-    /// Before everything.
+impl<I: Default> Default for ScanCursor<I> {
     fn default() -> Self {
-        Place { at: OffsetDateTime::UNIX_EPOCH, id: I::default() }
+        ScanCursor { at: OffsetDateTime::UNIX_EPOCH, id: I::default() }
     }
 }
 
-/// Messages that were looked at.
+/// A page of expired messages.
 #[derive(Debug)]
-pub struct Looked {
-    /// The one-way ones among them that are finished.
+pub struct ExpiredPage {
+    /// Finished one-way messages.
     pub one_way: Vec<Uuid>,
-    /// The conversations that others are of, each once.
+    /// Conversations of the others, each once.
     pub conversations: Vec<ConversationId>,
-    /// Where to go on; `None` when there are no more.
-    pub next: Option<Place<Uuid>>,
+    /// Where to continue; `None` at the end.
+    pub next: Option<ScanCursor<Uuid>>,
 }
 
-/// Becomes the one that removes what is old; `None` while another process is.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn keeper(store: &Store) -> Result<Option<Keeper>, Error> {
-    let client = store.client_for(Group::Upkeep).await?.alone();
-    // Nobody waits for these commits: what a crash brings back is removed again, books included.
+/// Acquires the retention lock; `None` while another process holds it.
+pub async fn acquire(store: &Store) -> Result<Option<RetentionLock>, Error> {
+    let client = store.client_for(StatementGroup::Upkeep).await?.alone();
+    // No fsync needed: removals lost in a crash are repeated, and so are their ledger entries.
     client.batch_execute("SET synchronous_commit = off").await?;
-    let row = client.query_one(&BECOME_KEEPER, &[&LOCK]).await?;
+    let row = client.query_one(&TRY_LOCK, &[&RETENTION_LOCK_ID]).await?;
     let ours: bool = row.try_get("locked")?;
-    Ok(ours.then_some(Keeper { client }))
+    Ok(ours.then_some(RetentionLock { client }))
 }
 
-impl Keeper {
-    /// The next finished messages that were accepted before a time, oldest first.
-    ///
-    /// # Errors
-    /// Any failure of the database.
+impl RetentionLock {
+    /// The next page of finished messages accepted before a time, oldest first.
     pub async fn look(
         &self,
         before: OffsetDateTime,
-        after: Place<Uuid>,
+        after: ScanCursor<Uuid>,
         limit: i64,
-    ) -> Result<Looked, Error> {
+    ) -> Result<ExpiredPage, Error> {
         let rows = self.client.query(&LOOK, &[&before, &after.at, &after.id, &limit]).await?;
-        let mut looked = Looked { one_way: Vec::new(), conversations: Vec::new(), next: None };
+        let mut looked = ExpiredPage { one_way: Vec::new(), conversations: Vec::new(), next: None };
         for row in &rows {
             let id: Uuid = row.try_get("id")?;
             match row.try_get::<_, Option<Uuid>>("conversation_id")? {
@@ -147,13 +138,13 @@ impl Keeper {
         looked.conversations.sort();
         looked.conversations.dedup();
         if let Some(last) = rows.last().filter(|_| rows.len() as i64 == limit) {
-            looked.next = Some(Place { at: last.try_get("created_at")?, id: last.try_get("id")? });
+            looked.next =
+                Some(ScanCursor { at: last.try_get("created_at")?, id: last.try_get("id")? });
         }
         Ok(looked)
     }
 
-    /// Removes those of these one-way messages that are finished, and counts them as erased. Returns how
-    /// many.
+    /// Removes the finished ones of these one-way messages, and counts them as erased. Returns how many.
     ///
     /// # Errors
     /// Any failure of the database; then none is removed.
@@ -161,9 +152,8 @@ impl Keeper {
         Ok(self.client.query_one(&REMOVE_ONE_WAY, &[&ids]).await?.try_get("count")?)
     }
 
-    /// Removes messages that an administrator deleted before a time, or that were accepted before another, and
-    /// counts them as erased. Returns how many. They leave no gap that was not there: nobody was shown them
-    /// any more.
+    /// Removes messages deleted by an administrator before a time, or accepted before another, and counts
+    /// them as erased. Returns how many. They were not shown any more, so that no gap appears.
     ///
     /// # Errors
     /// Any failure of the database; then none is removed.
@@ -180,8 +170,8 @@ impl Keeper {
             .try_get("count")?)
     }
 
-    /// Removes the beginning of a conversation up to the first message that has to stay, at most `limit`
-    /// messages, and sets both unread counts to what is left. Returns how many.
+    /// Removes the beginning of a conversation up to the first message that must stay, at most `limit`
+    /// messages, and updates both unread counts. Returns how many.
     ///
     /// # Errors
     /// Any failure of the database; then none is removed.
@@ -192,37 +182,31 @@ impl Keeper {
         limit: i64,
     ) -> Result<i64, Error> {
         let transaction = self.client.transaction().await?;
-        let gone = erased::beginning(&transaction, &REMOVE_BEGINNING, id, before, limit).await?;
+        let gone = erasure::beginning(&transaction, &REMOVE_BEGINNING, id, before, limit).await?;
         transaction.commit().await?;
         Ok(gone.messages)
     }
 
-    /// Removes events of finished messages that happened before a time, at most as many as are looked at.
-    /// That a dead letter was deleted or has expired is kept for as long as the message is: without it
-    /// the failure would look like one that nobody was told of. Returns how many, and where to go on.
-    ///
-    /// # Errors
-    /// Any failure of the database.
+    /// Removes delivery events of finished messages older than a time, at most as many as it scans. That a
+    /// dead letter was deleted or expired is kept as long as the message: otherwise the failure would look
+    /// unexplained. Returns how many, and where to continue.
     pub async fn remove_events(
         &self,
         before: OffsetDateTime,
-        after: Place<i64>,
+        after: ScanCursor<i64>,
         limit: i64,
-    ) -> Result<(i64, Option<Place<i64>>), Error> {
+    ) -> Result<(i64, Option<ScanCursor<i64>>), Error> {
         let values: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
             [&before, &after.at, &after.id, &limit];
         let Some(row) = self.client.query_opt(&REMOVE_EVENTS, &values).await? else {
             return Ok((0, None));
         };
         let (removed, looked): (i64, i64) = (row.try_get("removed")?, row.try_get("looked")?);
-        let next = Place { at: row.try_get("at")?, id: row.try_get("id")? };
+        let next = ScanCursor { at: row.try_get("at")?, id: row.try_get("id")? };
         Ok((removed, (looked == limit).then_some(next)))
     }
 
-    /// Forgets the tokens that erased phones left, when every gateway has long closed their connections.
-    ///
-    /// # Errors
-    /// Any failure of the database.
+    /// Deletes the ownerless tokens of erased phones, long after every gateway closed their connections.
     pub async fn forget_ownerless_tokens(&self, before: OffsetDateTime) -> Result<u64, Error> {
         self.client.execute(&FORGET_OWNERLESS_TOKENS, &[&before]).await
     }

@@ -1,4 +1,4 @@
-//! Rows of `messages` as [`Message`]s and back.
+//! Maps rows of `messages` to [`Message`]s and back.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::Error;
 use crate::domain::{
     ContentType, ConversationId, Message, MessageId, Party, Phone, Priority, Status, UserId,
-    message::{PAGE_BYTES, Place},
+    message::{ConversationPosition, MAX_PAGE_BYTES},
 };
 
-/// The columns of a whole message, by the names that [`Positions`] knows. `m` is the message, `u` its
-/// sender if that is a business user.
+/// The columns of a message, by the names in [`Positions`]. `m` is the message, `u` its sender if that is a
+/// business user.
 macro_rules! message_columns {
     () => {
         "m.id, m.conversation_id, m.seq, m.sender_user_id, m.sender_phone, \
@@ -29,7 +29,7 @@ macro_rules! message_from {
     };
 }
 
-/// Whole messages; what follows the tables is given in literals.
+/// Selects messages; the rest of the statement is given in literals.
 macro_rules! select_messages {
     ($($rest:tt)+) => {
         concat!(
@@ -43,8 +43,8 @@ macro_rules! select_messages {
     };
 }
 
-/// Of the messages of a query the first ones in this order, as many as a page is read with. How long a text is the
-/// database knows without reading it.
+/// The first messages of a query, up to the byte limit of a page. The database knows the length of a text
+/// without reading it.
 macro_rules! first_of_page {
     ($query:expr, by: $order:literal) => {
         concat!(
@@ -59,28 +59,27 @@ macro_rules! first_of_page {
 }
 pub(super) use {first_of_page, message_columns, message_from, select_messages};
 
-/// [`first_of_page`] of a query whose text depends on what is asked for.
+/// [`first_of_page`] for a query whose text depends on a filter.
 pub(super) fn cut_at_page(query: &str, order: &str) -> String {
     format!(
         "SELECT * FROM (SELECT q.*, sum(octet_length(q.content)) OVER (ORDER BY {order} \
          ROWS UNBOUNDED PRECEDING) - octet_length(q.content) AS bytes_before FROM ({query}) AS q) AS page \
-         WHERE coalesce(bytes_before, 0) < {PAGE_BYTES} ORDER BY {order}"
+         WHERE coalesce(bytes_before, 0) < {MAX_PAGE_BYTES} ORDER BY {order}"
     )
 }
 
-/// Whether rows are fewer than those of the query, because of their bytes.
+/// Whether the byte limit cut the rows off.
 pub(super) fn is_cut(rows: &[Row]) -> Result<bool, Error> {
     let mut bytes = 0;
     for row in rows {
         bytes += row.try_get::<_, Option<&str>>("content")?.map_or(0, str::len);
     }
-    Ok(bytes >= PAGE_BYTES)
+    Ok(bytes >= MAX_PAGE_BYTES)
 }
 
 macro_rules! positions {
     ($($name:ident),+ $(,)?) => {
-        /// Where the columns of a message are in the rows of one answer: their names are looked up once for
-        /// all rows.
+        /// Column indexes of a message, looked up once for all rows.
         struct Positions {
             $($name: usize),+
         }
@@ -131,9 +130,9 @@ impl Positions {
         let seq: Option<i64> = row.try_get(self.seq)?;
         Ok(Message {
             id: MessageId(row.try_get(self.id)?),
-            place: conversation
+            position: conversation
                 .zip(seq)
-                .map(|(id, seq)| Place { conversation: ConversationId(id), seq }),
+                .map(|(id, seq)| ConversationPosition { conversation: ConversationId(id), seq }),
             sender: party(self.sender_user_id, self.sender_phone, "sender")?,
             from: row.try_get::<_, &str>(self.sender_name)?.into(),
             recipient: party(self.recipient_user_id, self.recipient_phone, "recipient")?,
@@ -170,8 +169,7 @@ pub(super) fn messages(rows: &[Row]) -> Result<Vec<Message>, Error> {
     rows.iter().map(|row| positions.message(row)).collect()
 }
 
-/// Those rows that read as messages, and the ids of those that do not: one of them must not stand in
-/// the way of the others.
+/// The rows that can be decoded, and the ids of those that cannot: one bad row must not block the others.
 pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), Error> {
     let (mut found, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
     let Some(first) = rows.first() else { return Ok((found, unreadable)) };
@@ -181,7 +179,7 @@ pub(super) fn readable(rows: &[Row]) -> Result<(Vec<Message>, Vec<MessageId>), E
             Ok(message) => found.push(message),
             Err(error @ Error::Corrupt(_)) => {
                 let id = MessageId(row.try_get(positions.id)?);
-                tracing::error!(%error, message_id = %id, "a stored message cannot be read");
+                tracing::error!(%error, message_id = %id, "cannot decode a stored message");
                 unreadable.push(id);
             }
             Err(error) => return Err(error),
@@ -218,7 +216,7 @@ pub(super) fn columns(party: &Party) -> (Option<Uuid>, Option<&str>) {
     }
 }
 
-/// Below every id of ours that was made at this time or later: their first 48 bits are milliseconds.
+/// Below every id made here at this time or later: the first 48 bits are milliseconds.
 pub(super) fn first_id_of(time: OffsetDateTime) -> Uuid {
     MessageId::first_of(time).0
 }

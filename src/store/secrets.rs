@@ -10,10 +10,7 @@ statements! {
     FIND: once = "SELECT value FROM secrets WHERE name = $1";
 }
 
-/// The secret with this name; `fresh` becomes it if there is none yet. Whoever is first decides.
-///
-/// # Errors
-/// Any failure of the database.
+/// The secret with this name; stores `fresh` if there is none. The first caller wins.
 pub async fn find_or_keep(
     client: &Client,
     name: &str,

@@ -1,23 +1,23 @@
-//! The statements: each with a name, and all in one list, so that a test prepares every one of them.
+//! Statements: each has a name, and all are in one list, so that a test prepares every one.
 //!
-//! A module declares its own in one block of [`statements!`]. One whose text depends on what is asked for is
-//! made by [`Statement::built`], and every form of it is given by the function `built` of its module.
+//! A module declares its statements in one block of [`statements!`]. A statement whose text depends on a
+//! filter is made by [`Statement::built`], and the function `built` of its module returns all variants.
 
 use std::borrow::Cow;
 
 use super::{
-    accounts, audit, backup, books,
-    chat::{self, known},
-    checkup, conversations, dead_letters, deleted, embedded, erased, idempotency, import, jobs,
+    accounts, audit, backup,
+    chat::{self, deduplication},
+    conversations, dead_letter_digest, dead_letters, deleted, embedded, erasure, idempotency,
+    import, jobs, message_status,
     messages::{self, listed},
-    migrate, nodes, notices, numbers, outcome,
-    personal::{self, export},
-    pool,
+    migrate, nodes, pool, presence_log,
+    privacy::{self, export},
+    reconciliation,
     replicas::{self, watch},
-    retention, secrets, stats, story, tokens, trail, versions,
+    retention, secrets, server_checks, stats, stored_phones, timeline, tokens, versions,
 };
 
-/// A statement.
 #[derive(Clone, Debug)]
 pub struct Statement {
     name: &'static str,
@@ -26,34 +26,33 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// One whose text is known to the compiler; made by [`statements!`] only.
+    /// A statement whose text is a constant; made by [`statements!`] only.
     pub(super) const fn declared(name: &'static str, text: &'static str) -> Statement {
         Statement { name, text: Cow::Borrowed(text), is_kept: true }
     }
 
-    /// One whose text depends on what is asked for. Its forms must be few: each stays prepared.
+    /// A statement whose text depends on a filter. Variants must be few: each stays prepared.
     pub(super) fn built(name: &'static str, text: String) -> Statement {
         Statement { name, text: Cow::Owned(text), is_kept: true }
     }
 
-    /// The same, prepared anew each time: for what a connection seldom runs twice.
+    /// The same, prepared for each execution: for statements that a connection rarely repeats.
     #[must_use]
     pub(super) const fn once(mut self) -> Statement {
         self.is_kept = false;
         self
     }
 
-    /// Its module and its name there.
+    /// Module path and name.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Its SQL.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether a connection prepares it once and keeps it.
+    /// Whether a connection keeps it prepared.
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
     }
@@ -69,7 +68,7 @@ impl Statement {
 /// }
 /// ```
 ///
-/// A connection prepares each when it first runs it, and keeps it; those with `once` are prepared each time.
+/// A connection prepares each at its first execution and keeps it; those with `once` are prepared each time.
 macro_rules! statements {
     ($($(#[$attribute:meta])* $name:ident $(: $once:ident)? = $text:expr;)+) => {
         $(
@@ -81,47 +80,47 @@ macro_rules! statements {
                 )$(.$once())?;
         )+
 
-        /// Every statement of this module whose text is known to the compiler.
+        /// All statements of this module with a constant text.
         pub(in $crate::store) const LIST: &[&$crate::store::statement::Statement] = &[$(&$name),+];
     };
 }
 pub(super) use statements;
 
-/// Every statement; of those whose text depends on what is asked for, every form.
+/// Every statement, in all variants.
 pub fn all() -> Vec<Statement> {
     let declared = [
         accounts::LIST,
         audit::LIST,
         backup::LIST,
-        books::LIST,
+        reconciliation::LIST,
         chat::LIST,
-        checkup::LIST,
+        server_checks::LIST,
         conversations::LIST,
         dead_letters::LIST,
         deleted::LIST,
         embedded::LIST,
-        erased::LIST,
+        erasure::LIST,
         export::LIST,
         idempotency::LIST,
         import::LIST,
         jobs::LIST,
-        known::LIST,
+        deduplication::LIST,
         listed::LIST,
         messages::LIST,
         migrate::LIST,
         nodes::LIST,
-        notices::LIST,
-        numbers::LIST,
-        outcome::LIST,
-        personal::LIST,
+        dead_letter_digest::LIST,
+        stored_phones::LIST,
+        message_status::LIST,
+        privacy::LIST,
         pool::LIST,
         replicas::LIST,
         retention::LIST,
         secrets::LIST,
         stats::LIST,
-        story::LIST,
+        timeline::LIST,
         tokens::LIST,
-        trail::LIST,
+        presence_log::LIST,
         versions::LIST,
         watch::LIST,
     ];

@@ -1,8 +1,7 @@
-//! What there is to watch, counted: how much waits where and for how long, what was given up, who is
-//! slow, how the database is.
+//! Statistics for the dashboard: backlog and age by lane, dead letters, slow recipients, the database.
 //!
-//! Asked every two seconds over tables of any length: each statement looks at [`SEEN`] rows at most, by
-//! an index that holds only rows of its kind.
+//! Polled every two seconds on tables of any size: each statement scans at most [`MAX_COUNTED`] rows, by a
+//! partial index.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -11,15 +10,14 @@ use uuid::Uuid;
 use super::{Client, Error, Statements, rows, statement::statements};
 use crate::domain::{DeadLetterClass, MessageId, Party, Priority};
 
-/// How many rows a statement looks at. A count of so many is a count of so many at least.
-pub const SEEN: i64 = 20_000;
+/// Rows that a statement counts at most. A result of this size means "at least".
+pub const MAX_COUNTED: i64 = 20_000;
 
-/// Among how many deliveries the slowest recipients are looked for: they are put together by recipient, which
-/// takes longer than counting.
-const AMONG: i64 = 5_000;
+/// Deliveries among which the slowest recipients are searched: grouping takes longer than counting.
+const SLOWEST_SAMPLE_SIZE: i64 = 5_000;
 
 statements! {
-    WAITING = "
+    LANES_WAITING = "
         SELECT priority, count(*) AS count, min(created_at) AS oldest_at
         FROM (SELECT priority, created_at FROM messages WHERE status < 2 AND deleted_at IS NULL
               ORDER BY created_at, id LIMIT $1) AS seen
@@ -29,7 +27,7 @@ statements! {
         FROM (SELECT priority, created_at FROM messages WHERE next_attempt_at IS NOT NULL
               ORDER BY next_attempt_at LIMIT $1) AS seen
         GROUP BY 1";
-    // By the index that each business user's list has: the table may be long, and most of it at rest.
+    // By the index of each business user's list: the table may be large, and mostly inactive.
     ACTIVE_CONVERSATIONS = "
         SELECT count(*) AS count FROM (
             SELECT FROM business_users b, LATERAL (
@@ -77,21 +75,19 @@ statements! {
                current_setting('max_connections')::bigint AS most_connections";
 }
 
-/// Messages of one lane that are not acknowledged yet.
+/// Unacknowledged messages of a lane.
 #[derive(Clone, Debug)]
-pub struct Lane {
-    /// Which.
+pub struct LaneBacklog {
     pub lane: Priority,
-    /// How many.
     pub count: u64,
     /// When the oldest of them was accepted.
     pub oldest_at: OffsetDateTime,
 }
 
-fn lanes(rows: &[Row]) -> Result<Vec<Lane>, Error> {
+fn lanes(rows: &[Row]) -> Result<Vec<LaneBacklog>, Error> {
     rows.iter()
         .map(|row| {
-            Ok(Lane {
+            Ok(LaneBacklog {
                 lane: Priority::from_number(row.try_get("priority")?)
                     .ok_or_else(|| Error::Corrupt("priority of messages".to_owned()))?,
                 count: counted(row, "count")?,
@@ -105,29 +101,18 @@ fn counted(row: &Row, column: &str) -> Result<u64, Error> {
     Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
 }
 
-/// What waits, by lane: lanes in which nothing waits are not there. Of more than [`SEEN`] messages the oldest
-/// are looked at.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn waiting(client: &Client) -> Result<Vec<Lane>, Error> {
-    lanes(&client.query(&WAITING, &[&SEEN]).await?)
+/// Unacknowledged messages by lane; empty lanes are omitted. Above [`MAX_COUNTED`], the oldest are counted.
+pub async fn waiting(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
+    lanes(&client.query(&LANES_WAITING, &[&MAX_COUNTED]).await?)
 }
 
-/// What is on its way to a device or due, by lane. Of more than [`SEEN`] messages those that are due
-/// first are looked at.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn in_hand(client: &Client) -> Result<Vec<Lane>, Error> {
-    lanes(&client.query(&IN_HAND, &[&SEEN]).await?)
+/// Deliveries in flight or due, by lane. Above [`MAX_COUNTED`], those due first are counted.
+pub async fn in_flight(client: &Client) -> Result<Vec<LaneBacklog>, Error> {
+    lanes(&client.query(&IN_HAND, &[&MAX_COUNTED]).await?)
 }
 
-/// Conversations that are active and had a message after a time, up to `most`. One in which nobody has said
-/// anything has the time at which it was opened.
-///
-/// # Errors
-/// Any failure of the database.
+/// Number of active conversations with a message after a time, up to `most`. A conversation without messages
+/// counts from its opening.
 pub async fn active_conversations(
     client: &Client,
     since: OffsetDateTime,
@@ -138,25 +123,20 @@ pub async fn active_conversations(
 
 /// Dead letters of one class.
 #[derive(Clone, Debug)]
-pub struct DeadOfClass {
-    /// Which.
+pub struct DeadLetterCount {
     pub class: DeadLetterClass,
-    /// How many.
     pub count: u64,
-    /// When the newest of them was given up.
+    /// When the newest of them failed.
     pub newest_at: OffsetDateTime,
 }
 
-/// The newest [`SEEN`] dead letters by class, classes without any left out.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
-    let found = client.query(&DEAD, &[&SEEN]).await?;
+/// The newest [`MAX_COUNTED`] dead letters by class; empty classes are omitted.
+pub async fn dead_letters(client: &Client) -> Result<Vec<DeadLetterCount>, Error> {
+    let found = client.query(&DEAD, &[&MAX_COUNTED]).await?;
     found
         .iter()
         .map(|row| {
-            Ok(DeadOfClass {
+            Ok(DeadLetterCount {
                 class: DeadLetterClass::parse(row.try_get("class")?)
                     .ok_or_else(|| Error::Corrupt("class of a dead letter".to_owned()))?,
                 count: counted(row, "count")?,
@@ -166,41 +146,37 @@ pub async fn dead(client: &Client) -> Result<Vec<DeadOfClass>, Error> {
         .collect()
 }
 
-/// A recipient that is being delivered to and has not acknowledged.
+/// A recipient with unacknowledged deliveries.
 #[derive(Clone, Debug)]
-pub struct Slow {
-    /// Who.
+pub struct SlowRecipient {
     pub recipient: Party,
     /// The business user's name; empty for a phone.
     pub name: String,
-    /// How many messages are in hand for it.
-    pub in_hand: u64,
+    /// Deliveries in flight.
+    pub in_flight: u64,
     /// The oldest of them.
     pub oldest: MessageId,
     /// When that was accepted.
     pub oldest_at: OffsetDateTime,
-    /// The most retries that one of them has had.
+    /// Highest retry count.
     pub retries: u16,
-    /// Whether it is believed to be connected; nothing is known of business users.
+    /// Whether the phone is connected; `None` for business users.
     pub connected: Option<bool>,
 }
 
-/// The recipients with the most retries, then those that have owed an acknowledgement for longest, a
-/// second at least, among the [`AMONG`] deliveries that are due first.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
-    let found = client.query(&SLOWEST, &[&AMONG, &limit]).await?;
+/// The recipients with the most retries, then those with the oldest unacknowledged delivery (at least a
+/// second old), among the [`SLOWEST_SAMPLE_SIZE`] deliveries due first.
+pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<SlowRecipient>, Error> {
+    let found = client.query(&SLOWEST, &[&SLOWEST_SAMPLE_SIZE, &limit]).await?;
     found
         .iter()
         .map(|row| {
             let user: Option<Uuid> = row.try_get("recipient_user_id")?;
-            Ok(Slow {
+            Ok(SlowRecipient {
                 recipient: rows::party(user, row.try_get("recipient_phone")?)
                     .ok_or_else(|| Error::Corrupt("recipient of a message".to_owned()))?,
                 name: row.try_get("name")?,
-                in_hand: counted(row, "in_hand")?,
+                in_flight: counted(row, "in_hand")?,
                 oldest: MessageId(row.try_get("id")?),
                 oldest_at: row.try_get("oldest_at")?,
                 retries: u16::try_from(row.try_get::<_, i16>("retries")?).unwrap_or_default(),
@@ -210,26 +186,20 @@ pub async fn slowest(client: &Client, limit: i64) -> Result<Vec<Slow>, Error> {
         .collect()
 }
 
-/// The database itself.
 #[derive(Clone, Debug, Default)]
-pub struct DatabaseFacts {
-    /// Of Postgres, such as `15.18`.
+pub struct DatabaseInfo {
+    /// Version, such as `15.18`.
     pub version: String,
-    /// What it takes on the disk, in bytes.
+    /// Size on disk, in bytes.
     pub size: u64,
-    /// Connections to it, of whatever program.
+    /// Open connections, of all programs.
     pub connections: u64,
-    /// The most it takes.
     pub most_connections: u64,
 }
 
-/// How the database is.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn database(client: &Client) -> Result<DatabaseFacts, Error> {
+pub async fn database(client: &Client) -> Result<DatabaseInfo, Error> {
     let row = client.query_one(&DATABASE, &[]).await?;
-    Ok(DatabaseFacts {
+    Ok(DatabaseInfo {
         version: row.try_get("version")?,
         size: counted(&row, "size")?,
         connections: counted(&row, "connections")?,

@@ -1,4 +1,4 @@
-//! Tokens, by their hash: the token itself is nowhere in the database.
+//! Access tokens, by hash: the token itself is not stored.
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
@@ -8,7 +8,7 @@ use super::{Client, Error, Statements, accounts, rows, statement::statements};
 use crate::domain::{Party, Permission, Permissions, Phone, TokenId, UserId};
 
 statements! {
-    // A business user that is disabled and a mobile user that is rejected come in no longer.
+    // Disabled business users and rejected mobile users are refused.
     FIND = "
         SELECT t.id, t.user_id, u.name, u.permissions, t.phone, t.expires_at
         FROM tokens t
@@ -50,66 +50,46 @@ statements! {
     REVOKE: once = "UPDATE tokens SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1";
 }
 
-/// Who a valid token belongs to.
+/// The owner of a valid token.
 #[derive(Clone, Debug)]
-pub enum Owner {
-    /// A business user.
-    Business {
-        /// Its id.
-        id: UserId,
-        /// Its name.
-        name: String,
-        /// What it may do.
-        permissions: Permissions,
-    },
-    /// A mobile user.
-    Mobile {
-        /// The phone number.
-        phone: Phone,
-    },
+pub enum TokenOwner {
+    Business { id: UserId, name: String, permissions: Permissions },
+    Mobile { phone: Phone },
 }
 
-/// A token that may be used.
+/// A valid token.
 #[derive(Clone, Debug)]
-pub struct Valid {
-    /// Its id.
+pub struct ValidToken {
     pub id: TokenId,
-    /// Whose it is.
-    pub owner: Owner,
-    /// Until when; `None` for ever.
+    pub owner: TokenOwner,
+    /// `None` if it never expires.
     pub expires_at: Option<OffsetDateTime>,
 }
 
-/// The token with this hash, if it may be used now.
-///
-/// # Errors
-/// Any failure of the database.
+/// The token with this hash, if it is valid now.
 pub async fn find(
     client: &Client,
     hash: &[u8],
     now: OffsetDateTime,
-) -> Result<Option<Valid>, Error> {
+) -> Result<Option<ValidToken>, Error> {
     let Some(row) = client.query_opt(&FIND, &[&hash, &now]).await? else { return Ok(None) };
     let user: Option<Uuid> = row.try_get("user_id")?;
     let owner = match user {
-        Some(id) => Owner::Business {
+        Some(id) => TokenOwner::Business {
             id: UserId(id),
             name: row.try_get("name")?,
             permissions: Permissions::from_bits(row.try_get("permissions")?),
         },
-        None => Owner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
+        None => TokenOwner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
     };
-    Ok(Some(Valid {
+    Ok(Some(ValidToken {
         id: TokenId(row.try_get("id")?),
         owner,
         expires_at: row.try_get("expires_at")?,
     }))
 }
 
-/// Tokens that were revoked or retired after a moment, or whose business user was disabled after it.
-///
-/// # Errors
-/// Any failure of the database.
+/// Tokens that were revoked or retired after a time, or whose business user was disabled after it.
 pub async fn revoked_since(
     client: &Client,
     since: OffsetDateTime,
@@ -119,10 +99,6 @@ pub async fn revoked_since(
     rows.iter().map(|row| Ok(TokenId(row.try_get("id")?))).collect()
 }
 
-/// Stores a token.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn insert(
     client: &impl Statements,
     id: TokenId,
@@ -138,23 +114,19 @@ pub async fn insert(
 
 /// A token as administrators see it.
 #[derive(Clone, Debug)]
-pub struct Listed {
-    /// Its id.
+pub struct TokenInfo {
     pub id: TokenId,
     /// A business user's name.
     pub user: Option<String>,
     /// A mobile user's phone number.
     pub phone: Option<Phone>,
-    /// Made at.
     pub created_at: OffsetDateTime,
-    /// Valid until.
     pub expires_at: Option<OffsetDateTime>,
-    /// Revoked at.
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-fn listed(row: &Row) -> Result<Listed, Error> {
-    Ok(Listed {
+fn listed(row: &Row) -> Result<TokenInfo, Error> {
+    Ok(TokenInfo {
         id: TokenId(row.try_get("id")?),
         user: row.try_get("name")?,
         phone: row.try_get::<_, Option<&str>>("phone")?.map(Phone::from_stored),
@@ -165,53 +137,42 @@ fn listed(row: &Row) -> Result<Listed, Error> {
 }
 
 /// Tokens of one owner, or of everybody, before a given one; newest first.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn list(
     client: &Client,
     owner: Option<&Party>,
     before: Option<TokenId>,
     limit: usize,
-) -> Result<Vec<Listed>, Error> {
+) -> Result<Vec<TokenInfo>, Error> {
     let (user, phone) = owner.map_or((None, None), rows::columns);
     let before = before.map(|id| id.0);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     client.query(&LIST_OF, &[&user, &phone, &before, &limit]).await?.iter().map(listed).collect()
 }
 
-/// A token that is about to be changed.
+/// A token locked for a change.
 #[derive(Clone, Debug)]
-pub struct Held {
-    /// Whose it is.
+pub struct LockedToken {
     pub owner: Party,
-    /// Made at.
     pub created_at: OffsetDateTime,
-    /// Valid until, as it was made.
+    /// The original expiry.
     pub expires_at: Option<OffsetDateTime>,
-    /// Whether it opens anything now.
     pub valid: bool,
-    /// Whether it was replaced by another.
     pub replaced: bool,
-    /// Whether its owner may administer.
     pub of_administrator: bool,
 }
 
 /// A token, locked until the end of the transaction.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn lock(
     client: &impl Statements,
     id: TokenId,
     now: OffsetDateTime,
-) -> Result<Option<Held>, Error> {
+) -> Result<Option<LockedToken>, Error> {
     let admin = Permissions::NONE.with(Permission::Admin).bits();
     let Some(row) = client.query_opt(&LOCK, &[&id.0, &now, &admin]).await? else {
         return Ok(None);
     };
     let owner = rows::party(row.try_get("user_id")?, row.try_get("phone")?);
-    Ok(Some(Held {
+    Ok(Some(LockedToken {
         owner: owner.ok_or_else(|| Error::Corrupt("owner of a token".to_owned()))?,
         created_at: row.try_get("created_at")?,
         expires_at: row.try_get("expires_at")?,
@@ -221,10 +182,7 @@ pub async fn lock(
     }))
 }
 
-/// Whether there is another token that may administer and was not replaced, until the end of the transaction.
-///
-/// # Errors
-/// Any failure of the database.
+/// Whether another administrator token is valid and not replaced, until the end of the transaction.
 pub async fn has_other_of_administrator(
     client: &impl Statements,
     than: TokenId,
@@ -236,10 +194,7 @@ pub async fn has_other_of_administrator(
     Ok(row.try_get("has_other")?)
 }
 
-/// Lets a token open things until a time and no longer.
-///
-/// # Errors
-/// Any failure of the database.
+/// Sets the time at which a replaced token stops being valid.
 pub async fn retire(
     client: &impl Statements,
     id: TokenId,
@@ -250,9 +205,6 @@ pub async fn retire(
 }
 
 /// Revokes a token. Revoking twice keeps the first time.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn revoke(
     client: &impl Statements,
     id: TokenId,

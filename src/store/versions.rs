@@ -1,8 +1,7 @@
-//! What caches keep of chat, and the versions by which they know whether it still holds: read together,
-//! in one snapshot.
+//! Cached chat pages and the versions that validate them, read together in one snapshot.
 //!
-//! A version is a text that no other state of the same rows has. It is raised in the transactions that
-//! change them (`migrations/0008_chat_versions.sql`), and is read from the primary.
+//! A version is unique for each state of its rows. Triggers raise it in the transactions that change them
+//! (`migrations/0008_chat_versions.sql`); it is read from the primary.
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -10,13 +9,13 @@ use uuid::Uuid;
 use super::{
     Client, Error, Statement, Statements,
     conversations::{self, conversation_columns, conversation_from},
+    list_page::{ListPage, max_scanned_rows},
     rows::{self, first_of_page, message_columns, message_from},
-    slice::{Slice, looked_at},
     statement::statements,
 };
 use crate::domain::{Conversation, ConversationId, ConversationStatus, Message, Party};
 
-/// Of a conversation `c`: of its own row, and of what became of its messages since.
+/// The version of a conversation `c`: of its row, and of the status of its messages.
 macro_rules! version_of_conversation {
     () => {
         "c.version || '.' || coalesce((SELECT r.version \
@@ -24,7 +23,7 @@ macro_rules! version_of_conversation {
     };
 }
 
-/// Of the list of the business user `$1`.
+/// The version of the list of the business user `$1`.
 macro_rules! version_of_business {
     () => {
         "(SELECT coalesce(sum(l.version), 0)::text \
@@ -32,7 +31,7 @@ macro_rules! version_of_business {
     };
 }
 
-/// Of the list of the phone `$1`; null if it has more conversations than are worth adding up.
+/// The version of the list of the phone `$1`; null if it has too many conversations to add up.
 macro_rules! version_of_phone {
     () => {
         "(SELECT CASE WHEN count(*) <= 200 THEN \
@@ -51,7 +50,7 @@ macro_rules! list {
             " AS version FROM (SELECT * FROM conversations WHERE ",
             $column,
             " = $1 ORDER BY last_message_at DESC, id DESC LIMIT ",
-            looked_at!(),
+            max_scanned_rows!(),
             ") AS c JOIN business_users u ON u.id = c.business_user_id WHERE ",
             $only,
             " ORDER BY c.last_message_at DESC, c.id DESC LIMIT $2"
@@ -69,7 +68,7 @@ macro_rules! unread {
             " AS unread FROM conversations WHERE ",
             $column,
             " = $1 ORDER BY last_message_at DESC LIMIT ",
-            looked_at!(),
+            max_scanned_rows!(),
             ") AS latest WHERE unread > 0"
         )
     };
@@ -108,10 +107,7 @@ statements! {
     UNREAD_OF_PHONE = unread!(version_of_phone!(), of: "phone", "unread_mobile");
 }
 
-/// A conversation, and the version of what it and its messages look like.
-///
-/// # Errors
-/// Any failure of the database.
+/// A conversation, and the version of it and its messages.
 pub async fn conversation(
     client: &Client,
     id: ConversationId,
@@ -121,9 +117,6 @@ pub async fn conversation(
 }
 
 /// The newest messages of a conversation, newest first, with their version; none without any.
-///
-/// # Errors
-/// Any failure of the database.
 pub async fn latest(
     client: &Client,
     id: ConversationId,
@@ -136,7 +129,7 @@ pub async fn latest(
 }
 
 /// The statements about a party's list, and the value of `$1`.
-struct Of {
+struct LatestQuery {
     version: &'static Statement,
     list: &'static Statement,
     list_in_status: &'static Statement,
@@ -145,12 +138,12 @@ struct Of {
     phone: Option<String>,
 }
 
-impl Of {
-    fn new(party: &Party) -> Of {
+impl LatestQuery {
+    fn new(party: &Party) -> LatestQuery {
         let (user, phone) = rows::columns(party);
         let phone = phone.map(str::to_owned);
         match party {
-            Party::Business(_) => Of {
+            Party::Business(_) => LatestQuery {
                 version: &LIST_VERSION_OF_BUSINESS,
                 list: &LIST_OF_BUSINESS,
                 list_in_status: &LIST_IN_STATUS_OF_BUSINESS,
@@ -158,7 +151,7 @@ impl Of {
                 user,
                 phone,
             },
-            Party::Mobile(_) => Of {
+            Party::Mobile(_) => LatestQuery {
                 version: &LIST_VERSION_OF_PHONE,
                 list: &LIST_OF_PHONE,
                 list_in_status: &LIST_IN_STATUS_OF_PHONE,
@@ -177,27 +170,20 @@ impl Of {
     }
 }
 
-/// The version of a party's list of conversations, and of all that is counted in it; `None` for one
-/// that is not worth keeping.
-///
-/// # Errors
-/// Any failure of the database.
+/// The version of a party's list of conversations and its counts; `None` if it is not worth caching.
 pub async fn list_version(client: &Client, party: &Party) -> Result<Option<String>, Error> {
-    let of = Of::new(party);
+    let of = LatestQuery::new(party);
     Ok(client.query_one(of.version, &[of.value()]).await?.try_get("version")?)
 }
 
-/// The first page of a party's conversations, those with the newest messages first, with its version.
-///
-/// # Errors
-/// Any failure of the database.
+/// The first page of a party's conversations, most recent message first, with its version.
 pub async fn list(
     client: &Client,
     party: &Party,
     status: Option<ConversationStatus>,
     limit: usize,
-) -> Result<(Slice<Conversation>, Option<String>), Error> {
-    let of = Of::new(party);
+) -> Result<(ListPage<Conversation>, Option<String>), Error> {
+    let of = LatestQuery::new(party);
     let status = status.map(|status| status as i16);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![of.value(), &limit];
@@ -217,13 +203,10 @@ pub async fn list(
     Ok((conversations::up_to(found, cut), version))
 }
 
-/// How many of a party's conversations have messages that it has not read, with the version of that; of those with the
-/// newest messages, if it has very many.
-///
-/// # Errors
-/// Any failure of the database.
+/// Number of a party's conversations with unread messages, with its version; of those with the most recent
+/// messages, if it has very many.
 pub async fn unread(client: &Client, party: &Party) -> Result<(i64, Option<String>), Error> {
-    let of = Of::new(party);
+    let of = LatestQuery::new(party);
     let row = client.query_one(of.unread, &[of.value()]).await?;
     Ok((row.try_get("count")?, row.try_get("version")?))
 }

@@ -4,34 +4,32 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// A filter that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level cannot be read: {0}")]
-pub struct BadFilter(String);
+pub struct InvalidFilter(String);
 
-/// What libraries say below this is about themselves, not about the appliance; some of it would
-/// quote requests.
+/// Libraries whose messages below `warn` are about themselves; some would quote requests.
 const MUTED: &[&str] =
     &["hyper", "h2", "rustls", "tokio_postgres", "reqwest", "warp", "tungstenite"];
 
-/// Changes what is logged while the process runs.
-pub struct Level(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
+/// Changes the log filter at run time.
+pub struct LogFilter(Box<dyn Fn(EnvFilter) -> bool + Send + Sync>);
 
-impl Level {
-    /// From now on this is logged. False when logging was started by somebody else.
+impl LogFilter {
+    /// Sets the filter. Returns false if another component started logging.
     ///
     /// # Errors
-    /// The filter cannot be read; the old one stays.
-    pub fn set(&self, level: &str) -> Result<bool, BadFilter> {
+    /// The filter is invalid; the old one stays.
+    pub fn set(&self, level: &str) -> Result<bool, InvalidFilter> {
         Ok((self.0)(filter(level)?))
     }
 }
 
-/// Starts logging. Does nothing when it has been started before.
+/// Starts logging; does nothing if it was started before.
 ///
 /// # Errors
-/// The filter cannot be read.
-pub fn init(level: &str, json: Option<bool>) -> Result<Level, BadFilter> {
+/// The filter is invalid.
+pub fn init(level: &str, json: Option<bool>) -> Result<LogFilter, InvalidFilter> {
     let filter = filter(level)?;
     let terminal = std::io::stderr().is_terminal();
     // A line that cannot be written is lost: telling of it on the same standard error would panic, and take
@@ -43,17 +41,17 @@ pub fn init(level: &str, json: Option<bool>) -> Result<Level, BadFilter> {
             builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
-        Ok(Level(Box::new(move |filter| handle.reload(filter).is_ok())))
+        Ok(LogFilter(Box::new(move |filter| handle.reload(filter).is_ok())))
     } else {
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
         let builder = builder.with_ansi(color).with_target(false).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
-        Ok(Level(Box::new(move |filter| handle.reload(filter).is_ok())))
+        Ok(LogFilter(Box::new(move |filter| handle.reload(filter).is_ok())))
     }
 }
 
-fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
+fn filter(level: &str) -> Result<EnvFilter, InvalidFilter> {
     let directives =
         MUTED.iter().fold(level.to_owned(), |all, library| format!("{library}=warn,{all}"));
     // A connection that Postgres ends when it stops is no news, and any other failure is told by the
@@ -61,5 +59,5 @@ fn filter(level: &str) -> Result<EnvFilter, BadFilter> {
     // The same holds for the broker's library, which would also quote what came back, and for the one
     // that tells the collector of traces.
     let directives = format!("deadpool=error,lapin=off,opentelemetry=off,{directives}");
-    EnvFilter::try_new(directives).map_err(|error| BadFilter(error.to_string()))
+    EnvFilter::try_new(directives).map_err(|error| InvalidFilter(error.to_string()))
 }

@@ -1,6 +1,7 @@
-//! What the appliance says about itself: logs, metrics, traces, and words to the service manager.
+//! Logs, metrics, traces and service manager notifications.
 
 pub mod log;
+pub mod metric_list;
 pub mod metrics;
 pub mod notify;
 mod process;

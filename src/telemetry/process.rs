@@ -1,16 +1,16 @@
-//! What this process uses of its machine, under the names that Prometheus' own libraries have for it.
+//! Resource usage of this process, under the names of Prometheus' client libraries.
 //!
-//! Written as it is read, and not by way of the recorder: that counts in whole numbers only.
+//! Rendered directly, because the recorder stores integers only.
 
 use std::fmt::Write as _;
 
 use procfs::{WithCurrentSystemInfo as _, process::Process};
 
-use super::metrics::{ALL, Kind};
+use super::metric_list::{METRICS, MetricKind};
 
-/// What was found; nothing of what the system does not tell.
+/// `None` where the system does not tell.
 #[derive(Debug, Default)]
-struct Used {
+struct ProcessUsage {
     cpu_seconds: Option<f64>,
     resident_bytes: Option<u64>,
     open_files: Option<u64>,
@@ -21,18 +21,18 @@ struct Used {
     written_bytes: Option<u64>,
 }
 
-/// The page of it.
+/// Renders these metrics in Prometheus' text format.
 pub(super) fn page() -> String {
     let mut page = String::new();
     if let Ok(process) = Process::myself() {
-        Used::by(&process).write(&mut page);
+        ProcessUsage::by(&process).write(&mut page);
     }
     page
 }
 
-impl Used {
-    fn by(process: &Process) -> Used {
-        let mut used = Used::default();
+impl ProcessUsage {
+    fn by(process: &Process) -> ProcessUsage {
+        let mut used = ProcessUsage::default();
         if let Ok(stat) = process.stat() {
             let ticks = (stat.utime + stat.stime) as f64;
             used.cpu_seconds = Some(ticks / procfs::ticks_per_second() as f64);
@@ -67,9 +67,9 @@ impl Used {
             ("process_disk_read_bytes_total", whole(self.read_bytes)),
             ("process_disk_written_bytes_total", whole(self.written_bytes)),
         ] {
-            let known = ALL.iter().find(|(known, _, _)| *known == name);
+            let known = METRICS.iter().find(|(known, _, _)| *known == name);
             if let (Some((_, kind, meaning)), Some(value)) = (known, value) {
-                let kind = if *kind == Kind::Counter { "counter" } else { "gauge" };
+                let kind = if *kind == MetricKind::Counter { "counter" } else { "gauge" };
                 let _ = writeln!(page, "# HELP {name} {meaning}\n# TYPE {name} {kind}");
                 let _ = writeln!(page, "{name} {value}\n");
             }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_used_is_counted() {
-        let now = || Used::by(&Process::myself().unwrap());
+        let now = || ProcessUsage::by(&Process::myself().unwrap());
         let before = now();
         // A descriptor, a mebibyte on the disk, memory, and time.
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -106,8 +106,8 @@ mod tests {
         let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
         assert!(after.open_files.unwrap().abs_diff(open) < 50, "{open} {after:?}");
         let page = page();
-        for (name, kind, _) in ALL.iter().filter(|(name, _, _)| name.starts_with("process_")) {
-            let kind = if *kind == Kind::Counter { "counter" } else { "gauge" };
+        for (name, kind, _) in METRICS.iter().filter(|(name, _, _)| name.starts_with("process_")) {
+            let kind = if *kind == MetricKind::Counter { "counter" } else { "gauge" };
             assert!(page.contains(&format!("# TYPE {name} {kind}\n{name} ")), "{name}: {page}");
         }
     }

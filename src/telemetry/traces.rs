@@ -1,8 +1,8 @@
-//! Traces for OpenTelemetry: the steps of followed messages, sent to a collector with OTLP over HTTP.
+//! OpenTelemetry traces of sampled messages, exported by OTLP over HTTP.
 //!
-//! A span's trace is its message's id. All spans of a message lie below `accept`, whose own id is the
-//! second half of the message's, so that every process knows it. The processors of the library are not
-//! used: they run on a thread of their own and count nothing of what they drop.
+//! The trace id is the message id. All spans of a message are children of `accept`, whose span id is the
+//! second half of the message id, so that every process knows it. The library's batch processors are not
+//! used: they run on their own thread and do not count what they drop.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,107 +24,104 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    domain::trace::{Cause, Fact, Step, StepKind},
-    outbound::{Limits, Outbound, Reach},
+    domain::trace::{TraceAttribute, TraceParent, TraceStep, TraceStepKind},
+    outbound::{AddressPolicy, OutboundClient, OutboundLimits},
 };
 
-/// Steps that may wait for the collector; what comes then is dropped and counted.
-pub const WAITING: usize = 8192;
-/// The most spans in one request, and how long they are gathered.
-const BATCH: usize = 512;
-const GATHERED: Duration = Duration::from_secs(1);
-/// How long the collector may take for one request.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the last spans may take when the process stops.
-const LAST: Duration = Duration::from_secs(2);
-/// How often it is said that the collector takes nothing.
-const SAID_EVERY: Duration = Duration::from_secs(60);
-/// The most of an answer that is read.
-const ANSWER: usize = 64 * 1024;
+/// Steps queued for export; further ones are dropped and counted.
+pub const QUEUE_CAPACITY: usize = 8192;
+/// Spans per export request, and how long they are collected.
+const BATCH_SIZE: usize = 512;
+const BATCH_INTERVAL: Duration = Duration::from_secs(1);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time to export the last spans at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// Minimum interval between warnings about failed exports.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// Maximum length of a collector's response, in bytes.
+const MAX_RESPONSE_LEN: usize = 64 * 1024;
 
 /// The collector's address cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("traces.endpoint cannot be used: {0}")]
-pub struct Unusable(String);
+pub struct InvalidEndpoint(String);
 
-/// Who tells the collector.
+/// The resource attributes of this process.
 #[derive(Clone, Debug)]
-pub struct Teller {
-    /// The process among the others.
+pub struct TraceResource {
+    /// Node id.
     pub node: String,
-    /// What it is for: `serve`, `gateway` or `worker`.
+    /// `serve`, `gateway` or `worker`.
     pub role: &'static str,
-    /// The machine's name.
     pub host: String,
 }
 
-/// The way to the collector.
-pub struct Collector {
+/// Exports spans to a collector.
+pub struct TraceExporter {
     exporter: SpanExporter,
-    /// When it was last said that it takes nothing, and how many spans that have been since.
-    said: Option<Instant>,
+    /// The last warning about failed exports, and the spans lost since.
+    last_warning: Option<Instant>,
     lost: u64,
 }
 
-impl Collector {
-    /// A way to the collector at this address, such as `http://127.0.0.1:4318`. Connects only when there
-    /// is something to tell.
+impl TraceExporter {
+    /// An exporter to this endpoint, such as `http://127.0.0.1:4318`. Connects at the first export.
     ///
     /// # Errors
-    /// [`Unusable`].
-    pub fn new(endpoint: &str, teller: Teller) -> Result<Collector, Unusable> {
-        let unusable = |error: &dyn std::fmt::Display| Unusable(error.to_string());
-        let limits = Limits {
-            reach: Reach::Anywhere,
-            timeout: PATIENCE,
-            max_answer: ANSWER,
-            cut: true,
-            ..Limits::default()
+    /// [`InvalidEndpoint`].
+    pub fn new(endpoint: &str, resource: TraceResource) -> Result<TraceExporter, InvalidEndpoint> {
+        let invalid = |error: &dyn std::fmt::Display| InvalidEndpoint(error.to_string());
+        let limits = OutboundLimits {
+            policy: AddressPolicy::Anywhere,
+            timeout: EXPORT_TIMEOUT,
+            max_response_len: MAX_RESPONSE_LEN,
+            truncate: true,
+            ..OutboundLimits::default()
         };
-        let client = Outbound::new(limits).map_err(|error| unusable(&error))?;
+        let client = OutboundClient::new(limits).map_err(|error| invalid(&error))?;
         let base = endpoint.trim_end_matches('/');
         let path = if base.ends_with("/v1/traces") { "" } else { "/v1/traces" };
-        // Not tried again: the library waits for that on the runtime's own thread.
+        // No retries: the library would block the runtime's thread for them.
         let mut exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client(client))
+            .with_http_client(ExporterHttpClient(client))
             .with_endpoint(format!("{base}{path}"))
             .with_protocol(Protocol::HttpBinary)
-            .with_timeout(PATIENCE)
+            .with_timeout(EXPORT_TIMEOUT)
             .with_retry_policy(RetryPolicy::disabled())
             .build()
-            .map_err(|error| unusable(&error))?;
+            .map_err(|error| invalid(&error))?;
         exporter.set_resource(
             &Resource::builder_empty()
                 .with_service_name("esh3ar")
                 .with_attributes([
                     KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-                    KeyValue::new("service.instance.id", teller.node),
-                    KeyValue::new("host.name", teller.host),
-                    KeyValue::new("esh3ar.role", teller.role),
+                    KeyValue::new("service.instance.id", resource.node),
+                    KeyValue::new("host.name", resource.host),
+                    KeyValue::new("esh3ar.role", resource.role),
                 ])
                 .build(),
         );
-        Ok(Collector { exporter, said: None, lost: 0 })
+        Ok(TraceExporter { exporter, last_warning: None, lost: 0 })
     }
 
-    /// Tells the collector of steps until `stop`; then what waits is told within two seconds.
-    pub async fn run(self, steps: mpsc::Receiver<Step>, stop: CancellationToken) {
+    /// Exports steps until `stop`, then what is queued, for at most two seconds.
+    pub async fn run(self, steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         let late = async {
             stop.cancelled().await;
-            tokio::time::sleep(LAST).await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
         tokio::select! {
-            () = self.tell(steps, stop.clone()) => {}
-            () = late => tracing::warn!("the last spans did not reach traces.endpoint in time"),
+            () = self.export_all(steps, stop.clone()) => {}
+            () = late => tracing::warn!("shutdown: spans not exported in time"),
         }
     }
 
-    async fn tell(mut self, mut steps: mpsc::Receiver<Step>, stop: CancellationToken) {
+    async fn export_all(mut self, mut steps: mpsc::Receiver<TraceStep>, stop: CancellationToken) {
         loop {
             let mut batch = Vec::new();
             let none = tokio::select! {
-                count = steps.recv_many(&mut batch, BATCH) => count == 0,
+                count = steps.recv_many(&mut batch, BATCH_SIZE) => count == 0,
                 () = stop.cancelled(), if !steps.is_closed() => {
                     steps.close();
                     false
@@ -133,9 +130,9 @@ impl Collector {
             if none {
                 return;
             }
-            let until = tokio::time::Instant::now() + GATHERED;
-            while !steps.is_closed() && !batch.is_empty() && batch.len() < BATCH {
-                let room = BATCH - batch.len();
+            let until = tokio::time::Instant::now() + BATCH_INTERVAL;
+            while !steps.is_closed() && !batch.is_empty() && batch.len() < BATCH_SIZE {
+                let room = BATCH_SIZE - batch.len();
                 tokio::select! {
                     _ = steps.recv_many(&mut batch, room) => {}
                     () = tokio::time::sleep_until(until) => break,
@@ -150,27 +147,27 @@ impl Collector {
 
     async fn export(&mut self, spans: Vec<SpanData>) {
         let count = spans.len() as u64;
-        let told = match timeout(PATIENCE, self.exporter.export(spans)).await {
-            Ok(told) => told.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
+        let exported = match timeout(EXPORT_TIMEOUT, self.exporter.export(spans)).await {
+            Ok(exported) => exported.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer in {} s", EXPORT_TIMEOUT.as_secs())),
         };
-        let result = if told.is_ok() { "exported" } else { "failed" };
+        let result = if exported.is_ok() { "exported" } else { "failed" };
         metrics::counter!("esh3ar_trace_spans_total", "result" => result).increment(count);
-        let Err(why) = told else { return };
+        let Err(why) = exported else { return };
         self.lost += count;
-        if self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
-            tracing::warn!(why, spans = self.lost, "spans did not reach traces.endpoint");
-            (self.said, self.lost) = (Some(Instant::now()), 0);
+        if self.last_warning.is_none_or(|last_warning| last_warning.elapsed() >= WARNING_INTERVAL) {
+            tracing::warn!(why, spans = self.lost, "trace export failed");
+            (self.last_warning, self.lost) = (Some(Instant::now()), 0);
         }
     }
 }
 
-/// The library's client would be another TLS stack, or another version of this one.
+/// The library's own client would add a second TLS stack or HTTP client version.
 #[derive(Debug)]
-struct Client(Outbound);
+struct ExporterHttpClient(OutboundClient);
 
 #[async_trait]
-impl HttpClient for Client {
+impl HttpClient for ExporterHttpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let answer = self.0.send(request).await?;
         let mut response = Response::builder().status(answer.status);
@@ -181,23 +178,23 @@ impl HttpClient for Client {
     }
 }
 
-fn span(step: Step) -> SpanData {
+fn span(step: TraceStep) -> SpanData {
     let trace = TraceId::from(step.message.0.as_u128());
     let (_, accept) = step.message.0.as_u64_pair();
     let (own, parent, kind) = match step.kind {
-        StepKind::Accept => (accept, 0, SpanKind::Server),
-        StepKind::HandOver => (fresh(), accept, SpanKind::Consumer),
-        StepKind::Write => (fresh(), accept, SpanKind::Producer),
-        StepKind::Acknowledge | StepKind::Retry | StepKind::DeadLetter => {
+        TraceStepKind::Accept => (accept, 0, SpanKind::Server),
+        TraceStepKind::HandOver => (fresh(), accept, SpanKind::Consumer),
+        TraceStepKind::Write => (fresh(), accept, SpanKind::Producer),
+        TraceStepKind::Acknowledge | TraceStepKind::Retry | TraceStepKind::DeadLetter => {
             (fresh(), accept, SpanKind::Internal)
         }
     };
-    let failed = step.kind == StepKind::DeadLetter;
+    let failed = step.kind == TraceStepKind::DeadLetter;
     let id = KeyValue::new("message.id", step.message.to_string());
     let facts = step.facts.into_iter().map(|(name, fact)| {
         let value = match fact {
-            Fact::Text(text) => Value::from(text),
-            Fact::Number(number) => Value::from(number),
+            TraceAttribute::Text(text) => Value::from(text),
+            TraceAttribute::Number(number) => Value::from(number),
         };
         KeyValue::new(format!("esh3ar.{name}"), value)
     });
@@ -222,7 +219,7 @@ fn span(step: Step) -> SpanData {
     }
 }
 
-/// A span's id that no other has. Half of a random UUID, of which two bits are always the same.
+/// A random span id: half of a UUIDv4, two bits of which are fixed.
 fn fresh() -> u64 {
     Uuid::new_v4().as_u64_pair().1
 }
@@ -232,7 +229,7 @@ fn context(trace: TraceId, span: u64, followed: bool, remote: bool) -> SpanConte
     SpanContext::new(trace, SpanId::from(span), flags, remote, TraceState::default())
 }
 
-fn link(cause: Cause) -> Link {
+fn link(cause: TraceParent) -> Link {
     let context = context(TraceId::from(cause.trace), cause.span, cause.followed, true);
     Link::new(context, Vec::new(), 0)
 }

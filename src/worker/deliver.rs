@@ -1,5 +1,5 @@
-//! Hands what was accepted to the connections, one worker a share, so that what belongs to one partition
-//! stays in order.
+//! Delivers accepted messages to connections. Each share has one loop, so that the messages of one partition
+//! stay in order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,60 +9,65 @@ use crate::{
     queue::{Consumer, LocalQueue},
 };
 
-/// The most messages taken at once.
-const AT_ONCE: usize = 100;
-/// The wait before what could not be read is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
+/// Messages taken from the queue at once.
+const BATCH_SIZE: usize = 100;
+/// The wait before a failed read or write is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// What this process accepted itself. For ever.
-pub async fn here(app: App, queue: LocalQueue<Arc<Delivery>>, share: usize) {
+/// Delivers what this process accepted itself.
+pub async fn from_local_queue(app: App, queue: LocalQueue<Arc<Delivery>>, share: usize) {
     loop {
-        let deliveries = queue.next(share, AT_ONCE).await;
+        let deliveries = queue.next(share, BATCH_SIZE).await;
         app.failpoint("deliver_taken");
-        app.deliver(&deliveries).await;
+        app.delivery.deliver(&deliveries).await;
         app.failpoint("deliver_handed_over");
-        // Handing over never waits, so the connections need to be let in between.
+        // Handing over never waits, so other tasks need a turn in between.
         tokio::task::yield_now().await;
     }
 }
 
-/// What the broker names. For ever.
-pub async fn named(app: App, consumer: Consumer, share: usize) {
-    let mut life = 0;
+/// Delivers the messages that the broker names.
+pub async fn from_broker(app: App, consumer: Consumer, share: usize) {
+    let mut connections = 0;
     loop {
-        let taken = consumer.next(share).await;
+        let batch = consumer.next(share).await;
         app.failpoint("deliver_taken");
-        while life != consumer.lives() {
-            let now = consumer.lives();
-            match app.make_up_for_lost_wake_ups().await {
+        while connections != consumer.connection_count() {
+            let now = consumer.connection_count();
+            match app.delivery.resync_after_lost_wake_ups().await {
                 Ok(nudged) => {
-                    life = now;
-                    tracing::debug!(nudged, "asked recipients to read what may have been lost");
+                    connections = now;
+                    tracing::debug!(
+                        nudged,
+                        "asked recipients to read messages whose wake-ups may have been lost"
+                    );
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "lost wake-ups could not be made up for");
-                    tokio::time::sleep(AGAIN).await;
+                    tracing::warn!(%error, "recipients of lost wake-ups could not be asked to read");
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
-        while let Err(error) = app.deliver_named(&taken.wake_ups).await {
-            // The broker keeps it meanwhile, for another worker if this one does not come back to it.
-            tracing::warn!(%error, "messages that are to be delivered could not be read");
-            tokio::time::sleep(AGAIN).await;
+        while let Err(error) = app.delivery.deliver_named(&batch.wake_ups).await {
+            // The broker keeps the batch, and redelivers it to another worker if this one dies.
+            tracing::warn!(%error, "messages to deliver could not be read");
+            tokio::time::sleep(RETRY_DELAY).await;
         }
         app.failpoint("deliver_handed_over");
-        taken.done();
+        batch.ack();
     }
 }
 
-/// What nobody can read becomes a dead letter. For ever.
-pub async fn dead(app: App, consumer: Consumer) {
+/// Stores unreadable frames as dead letters.
+pub async fn dead_frames(app: App, consumer: Consumer) {
     loop {
         let frame = consumer.next_dead().await;
-        while let Err(error) = app.bury_frame(&frame.body, &frame.reason, &frame.queue).await {
+        while let Err(error) =
+            app.delivery.bury_frame(&frame.body, &frame.reason, &frame.queue).await
+        {
             tracing::warn!(%error, "an unreadable frame could not be stored");
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
-        frame.done();
+        frame.ack();
     }
 }

@@ -1,10 +1,13 @@
-//! The loops that work by themselves: delivering, sweeping, checking positions, tidying up.
+//! The background loops, by purpose: delivery, sweeping, jobs, membership, maintenance, counters.
 //!
 //! They hold no rules; each calls one use case over and over. A loop that panics is started again,
 //! because a delivery that has stopped without anybody noticing is the worst of faults.
 
+mod counters;
 mod deliver;
 mod jobs;
+mod maintenance;
+mod membership;
 mod sweep;
 
 use std::time::Duration;
@@ -26,55 +29,59 @@ pub fn start(
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let crew = Crew { app, tracker, stop };
+    let loops = Loops { app, tracker, stop };
     metrics::gauge!("esh3ar_role", "role" => role.name()).set(1.0);
-    crew.supervise("trail", sweep::trail);
-    crew.supervise("nodes", sweep::nodes);
-    crew.supervise("figures", sweep::figures);
-    crew.supervise("health", sweep::health);
+    loops.supervise("presence log", membership::presence_log);
+    loops.supervise("heartbeat", membership::heartbeat);
+    loops.supervise("figures", counters::figures);
+    loops.supervise("health", counters::health);
     if role != Role::Worker {
-        crew.supervise("check positions", sweep::positions);
-        crew.supervise("drain", sweep::drain);
-        crew.supervise("revocations", sweep::revocations);
-        crew.supervise("depth", sweep::depth);
+        loops.supervise("check positions", sweep::positions);
+        loops.supervise("drain", membership::drain);
+        loops.supervise("revocations", membership::revocations);
+        loops.supervise("backpressure", counters::backpressure);
     }
     if role != Role::Gateway {
-        crew.deliver(consumer);
-        crew.supervise("sweep", sweep::due);
-        crew.supervise("notices", jobs::notices);
-        crew.supervise("stock", sweep::stock);
-        crew.supervise("books", sweep::books);
-        crew.supervise("tidy", sweep::tidy);
-        crew.supervise("retention", sweep::retention);
+        loops.deliver(consumer);
+        loops.supervise("sweep", sweep::due_messages);
+        loops.supervise("dead letter notices", jobs::dead_letter_notices);
+        loops.supervise("totals", counters::totals);
+        loops.supervise("reconciliation", maintenance::reconciliation);
+        loops.supervise("cleanup", maintenance::cleanup);
+        loops.supervise("retention", maintenance::retention);
         for kind in JobKind::ALL {
-            // It ends by itself when it has finished what it has in hand.
+            // It ends by itself when its running jobs have ended.
             tracker.spawn(jobs::run(app.clone(), kind, stop.clone()));
         }
     }
 }
 
-/// What every loop gets.
-struct Crew<'a> {
+/// What every loop is started with.
+struct Loops<'a> {
     app: &'a App,
     tracker: &'a TaskTracker,
     stop: &'a CancellationToken,
 }
 
-impl Crew<'_> {
+impl Loops<'_> {
     fn deliver(&self, consumer: Option<&Consumer>) {
         if let Queue::Local(queue) = self.app.queue() {
             for share in 0..queue.shares() {
                 let queue = queue.clone();
-                self.supervise("deliver", move |app| deliver::here(app, queue.clone(), share));
+                self.supervise("deliver", move |app| {
+                    deliver::from_local_queue(app, queue.clone(), share)
+                });
             }
         }
         if let Some(consumer) = consumer {
             for share in 0..consumer.shares() {
                 let consumer = consumer.clone();
-                self.supervise("deliver", move |app| deliver::named(app, consumer.clone(), share));
+                self.supervise("deliver", move |app| {
+                    deliver::from_broker(app, consumer.clone(), share)
+                });
             }
             let consumer = consumer.clone();
-            self.supervise("dead frames", move |app| deliver::dead(app, consumer.clone()));
+            self.supervise("dead frames", move |app| deliver::dead_frames(app, consumer.clone()));
         }
     }
 
@@ -88,7 +95,7 @@ impl Crew<'_> {
 }
 
 /// The wait before a loop that panicked is started again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 fn supervise<F>(
     tracker: &TaskTracker,
@@ -112,7 +119,7 @@ fn supervise<F>(
                     Err(error) => tracing::error!(%error, name, "a loop failed; starting it again"),
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RESTART_DELAY).await;
         }
     });
 }

@@ -15,6 +15,14 @@ pub(crate) struct Written {
     pub(crate) line: usize,
 }
 
+/// A type as a file declares it.
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    /// Whether it is `pub` without a restriction.
+    pub(crate) is_public: bool,
+    pub(crate) line: usize,
+}
+
 /// What a file names outside its tests.
 #[derive(Default)]
 pub(crate) struct Names {
@@ -22,6 +30,10 @@ pub(crate) struct Names {
     pub(crate) paths: Vec<Written>,
     aliases: BTreeMap<String, Vec<String>>,
     pub(crate) modules: Vec<(String, usize)>,
+    /// What it re-exports, by the name under which it does.
+    pub(crate) exports: BTreeMap<String, Written>,
+    pub(crate) types: Vec<Declared>,
+    pub(crate) constants: Vec<(String, usize)>,
     pub(crate) test_modules: Vec<Vec<String>>,
     pub(crate) test_lines: usize,
     pub(crate) calls: Vec<(String, usize)>,
@@ -62,6 +74,7 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
         Item::Struct(item) => &item.attrs,
         Item::Trait(item) => &item.attrs,
         Item::Type(item) => &item.attrs,
+        Item::Union(item) => &item.attrs,
         Item::Use(item) => &item.attrs,
         _ => &[],
     }
@@ -97,7 +110,24 @@ impl Names {
     }
 
     fn write(&mut self, global: bool, path: Vec<String>, line: usize) {
-        self.paths.push(Written { global, path, module: self.module.clone(), line });
+        let written = self.written(global, path, line);
+        self.paths.push(written);
+    }
+
+    fn written(&self, global: bool, path: Vec<String>, line: usize) -> Written {
+        Written { global, path, module: self.module.clone(), line }
+    }
+
+    fn declare(&mut self, name: &syn::Ident, visibility: &syn::Visibility) {
+        self.types.push(Declared {
+            name: name.to_string(),
+            is_public: matches!(visibility, syn::Visibility::Public(_)),
+            line: name.span().start().line,
+        });
+    }
+
+    fn declare_constant(&mut self, name: &syn::Ident) {
+        self.constants.push((name.to_string(), name.span().start().line));
     }
 
     /// Macros take tokens, which are no paths or calls yet.
@@ -192,6 +222,17 @@ pub(crate) enum Way {
 impl<'ast> Visit<'ast> for Names {
     fn visit_item(&mut self, item: &'ast syn::Item) {
         if !is_test(attributes(item)) {
+            use syn::Item;
+            match item {
+                Item::Struct(item) => self.declare(&item.ident, &item.vis),
+                Item::Enum(item) => self.declare(&item.ident, &item.vis),
+                Item::Union(item) => self.declare(&item.ident, &item.vis),
+                Item::Trait(item) => self.declare(&item.ident, &item.vis),
+                Item::Type(item) => self.declare(&item.ident, &item.vis),
+                Item::Const(item) => self.declare_constant(&item.ident),
+                Item::Static(item) => self.declare_constant(&item.ident),
+                _ => {}
+            }
             return syn::visit::visit_item(self, item);
         }
         self.test_lines += item.span().end().line + 1 - item.span().start().line;
@@ -199,6 +240,13 @@ impl<'ast> Visit<'ast> for Names {
             && item.content.is_none()
         {
             self.test_modules.push([&self.module[..], &[item.ident.to_string()]].concat());
+        }
+    }
+
+    fn visit_impl_item_const(&mut self, item: &'ast syn::ImplItemConst) {
+        if !is_test(&item.attrs) {
+            self.declare_constant(&item.ident);
+            syn::visit::visit_impl_item_const(self, item);
         }
     }
 
@@ -224,11 +272,17 @@ impl<'ast> Visit<'ast> for Names {
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         let mut found = Vec::new();
         flatten(&item.tree, &[], &mut found);
+        let (global, line) = (item.leading_colon.is_some(), item.span().start().line);
+        let is_export = !matches!(item.vis, syn::Visibility::Inherited);
         for (path, alias) in found {
+            if is_export && !alias.is_empty() {
+                let written = self.written(global, path.clone(), line);
+                self.exports.insert(alias.clone(), written);
+            }
             if !alias.is_empty() {
                 self.aliases.insert(alias, path.clone());
             }
-            self.write(item.leading_colon.is_some(), path, item.span().start().line);
+            self.write(global, path, line);
         }
     }
 

@@ -4,7 +4,7 @@ use esh3ar::{
     client::{Error, HubClient},
     domain::Permission,
     server::{
-        hub::services::Service,
+        hub::hubs::service::Service,
         route::{Body, Who},
         routes,
     },
@@ -54,7 +54,7 @@ async fn every_route_refuses_every_wrong_caller() {
     let ids = json!({ "ids": [id] }).to_string();
     let phone_body = json!({ "phone": PHONE }).to_string();
     let described =
-        routes::all().iter().filter(|route| !route.is_existing && route.who != Who::Anyone);
+        routes::all().iter().filter(|route| !route.is_legacy && route.who != Who::Anyone);
     for route in described {
         let (method, pattern) = (route.method.as_str(), route.path);
         let path = pattern.replace("{id}", &id).replace("{phone}", "+967771234567");
@@ -184,7 +184,7 @@ async fn every_route_is_open_to_whom_its_row_names_and_to_nobody_else() {
             async move { server.request(route.method.as_str(), &path, token.as_deref(), body).await }
         };
         let code = |answer: &Value| {
-            let code = if route.is_existing { &answer["error"]["code"] } else { &answer["code"] };
+            let code = if route.is_legacy { &answer["error"]["code"] } else { &answer["code"] };
             code.as_str().unwrap_or_default().to_owned()
         };
         for token in [None, Some("esh_nonsense".to_owned())] {

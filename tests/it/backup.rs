@@ -62,7 +62,7 @@ async fn a_backup_is_made_while_it_serves_and_brings_everything_back() {
     let later = server.send(&shop, "+967770000002", "after").await;
     let (status, text) = code(&data, &["restore", &name, "--yes"]);
     assert_eq!(status, Some(5), "{text}");
-    assert!(text.contains("the private database is in use: by esh3ar serve"), "{text}");
+    assert!(text.contains("the embedded database is in use by esh3ar serve"), "{text}");
     assert_eq!(code(&data, &["restore", &name, "--check"]).0, Some(0), "a drill disturbs nobody");
 
     server.stop().await;
@@ -153,7 +153,7 @@ async fn a_missing_database_is_not_made_anew_beside_those_of_a_restore() {
     for _ in 0..2 {
         let (status, text) = code(&data, &["user", "list"]);
         assert_eq!(status, Some(5), "{text}");
-        assert!(text.contains("there is esh3ar_before_20260131_120000 of a restore"), "{text}");
+        assert!(text.contains("a restore left esh3ar_before_20260131_120000"), "{text}");
     }
 }
 
@@ -217,7 +217,7 @@ async fn what_is_wrong_with_a_file_is_found_before_anything_is_replaced() {
         assert_eq!(status, Some(wanted), "{what}: {text}");
     };
     fs::write(&wrong, &bytes[..bytes.len() / 2]).unwrap();
-    restore("cut off", 1);
+    restore("truncated", 1);
     fs::write(&wrong, "not a backup").unwrap();
     restore("something else", 1);
     let mut changed = bytes.clone();
@@ -378,7 +378,7 @@ async fn whoever_is_connected_is_told_before_anything_is_restored() {
     assert!(told["found"].as_str().unwrap().contains("esh3ar_new_20260131_120000"), "{told}");
     let (status, restored, text) = given.run(&["restore", &given.file, "--yes"]);
     assert_eq!(status, Some(0), "{text}");
-    assert!(text.contains("esh3ar_new_20260131_120000, left by a restore"), "{text}");
+    assert!(text.contains("esh3ar_new_20260131_120000, left by an interrupted restore"), "{text}");
     let kept = restored["oldDatabase"].as_str().unwrap();
     assert_eq!(given.databases().await, [kept, "esh3ar_new_customers"], "{text}");
     for client in [top, list] {
@@ -398,7 +398,7 @@ async fn one_restore_at_a_time_is_at_work_on_a_server() {
     assert!(alone.is_some());
     let (status, _, text) = given.run(&["restore", &given.file, "--yes"]);
     assert_eq!(status, Some(5), "{text}");
-    assert!(text.contains("another restore is at work"), "{text}");
+    assert!(text.contains("another restore is running"), "{text}");
     drop(alone);
     databases.close();
     let deadline = std::time::Instant::now() + DEADLINE;
@@ -415,7 +415,7 @@ async fn a_damaged_file_is_found_before_anything_is_made_of_it() {
     let poor = "CREATE ROLE poor LOGIN; GRANT pg_read_all_data TO poor";
     database.batch_execute(poor).await.unwrap();
     let (status, _, text) = given.run_as("poor", &["restore", &given.file, "--check"]);
-    assert!(status == Some(1) && text.contains("a scratch database cannot be made"), "{text}");
+    assert!(status == Some(1) && text.contains("cannot create a scratch database"), "{text}");
     let mut bytes = fs::read(&given.file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x20;
@@ -423,7 +423,7 @@ async fn a_damaged_file_is_found_before_anything_is_made_of_it() {
     for how in ["--check", "--yes"] {
         let (status, _, text) = given.run_as("poor", &["restore", &given.file, how]);
         assert_eq!(status, Some(1), "{text}");
-        assert!(text.contains("database.dump is not what was written"), "{text}");
+        assert!(text.contains("database.dump is corrupted"), "{text}");
     }
     let (status, _, text) = given.run(&["restore", &given.file, "--yes"]);
     assert!(status == Some(1) && given.databases().await.is_empty(), "{text}");

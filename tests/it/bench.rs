@@ -85,7 +85,7 @@ async fn a_running_server_is_measured_where_it_runs_and_its_death_is_told() {
     let output = dying.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{text}");
-    assert!(text.contains("gave no answer") && !text.contains("panicked"), "{text}");
+    assert!(text.contains("got no response") && !text.contains("panicked"), "{text}");
     let nowhere = bench(&server.data(), &["--url", "http://127.0.0.1:9"]).output().unwrap();
     assert_eq!(nowhere.status.code(), Some(69));
     let nonsense = bench(&server.data(), &["--url", "nonsense"]).output().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use esh3ar::client::{Event, HubClient};
+use esh3ar::client::{HubClient, HubEvent};
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ impl Ear {
                 return self.heard.remove(at).1;
             }
             let event = tokio::time::timeout(DEADLINE, self.hub.next()).await.unwrap().unwrap();
-            if let Event::Invocation { target, mut arguments } = event {
+            if let HubEvent::Invocation { target, mut arguments } = event {
                 self.heard.push((target, arguments.remove(0)));
             }
         }

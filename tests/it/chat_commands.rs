@@ -49,7 +49,7 @@ async fn an_administrator_lists_shows_puts_away_and_takes_out_conversations() {
     let arguments = ["conversation", "export", &talk.id, "--format", "text", "--out", file_name];
     let output = crate::support::run(&data, &arguments);
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("4 messages are in"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("wrote 4 messages to"), "{output:?}");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
     assert_eq!(mode & 0o777, 0o600);
     let text = std::fs::read_to_string(&file).unwrap();
@@ -122,7 +122,7 @@ async fn two_terminals_talk() {
     let output = late.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{told}");
-    assert!(told.contains("not said: 1 of 1 line"), "{told}");
+    assert!(told.contains("not sent: 1 of 1 line"), "{told}");
     let tokens = run_json(&data, &["token", "list"]);
     let tokens = tokens.as_array().unwrap();
     assert_eq!(tokens.len(), 3);

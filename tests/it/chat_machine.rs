@@ -14,18 +14,19 @@ use std::{
 use esh3ar::{
     app::{
         App, Caller, Clock, Error, Settings,
-        access::Identity,
-        conversations::ChatRequest,
-        dead_letters::Action,
-        ledger::Said,
+        chat::conversations::ChatRequest,
+        delivery::dead_letters::DeadLetterAction,
+        delivery::receipts::ReceiptKind,
+        identity::access::Identity,
         messages::{SendRequest, Sent},
     },
     cache::Cache,
     domain::{
         Conversation, ConversationId, ConversationStatus, Message, MessageId, Party, Permission,
-        Permissions, Phone, Status, TokenId, feed::Attempt, limits::Limits, message::Draft,
+        Permissions, Phone, Status, TokenId, feed::DeliveryAttempt, limits::Limits,
+        message::MessageDraft,
     },
-    store::{Slice, Store, conversations::Filter, dead_letters},
+    store::{ListPage, Store, conversations::ConversationFilter, dead_letters},
 };
 use proptest::{prelude::*, test_runner::Config};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -189,7 +190,7 @@ fn render(messages: &[Message]) -> Vec<u8> {
     format!("{messages:#?}").into_bytes()
 }
 
-fn render_list(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
+fn render_list(found: &ListPage<Conversation>, limit: usize, of: &Party) -> Vec<u8> {
     let shown: Vec<_> = found
         .items
         .iter()
@@ -200,7 +201,10 @@ fn render_list(found: &Slice<Conversation>, limit: usize, of: &Party) -> Vec<u8>
 }
 
 fn say(content: String, name: Option<String>) -> ChatRequest {
-    ChatRequest { draft: Draft { content, ..Draft::default() }, client_message_id: name }
+    ChatRequest {
+        draft: MessageDraft { content, ..MessageDraft::default() },
+        client_message_id: name,
+    }
 }
 
 impl Machine {
@@ -223,7 +227,7 @@ impl Machine {
             let by_phone = hand % 2 == 1;
             let (caller, other) = (self.caller(pair, by_phone), self.caller(pair, !by_phone));
             let (app, to) = (self.apps[hand % 2].clone(), number(&other));
-            async move { app.open_conversation(&caller, to.as_str()).await.unwrap() }
+            async move { app.chat.open(&caller, to.as_str()).await.unwrap() }
         });
         let opened = futures_util::future::join_all(opening).await;
         // Property 2: one a pair, whoever begins it, under whatever race.
@@ -254,7 +258,7 @@ impl Machine {
             let app = self.apps[(self.turn + n) % 2].clone();
             let (caller, request) =
                 (self.caller(pair, *side), say(format!("{n}"), name_of(n, *side)));
-            async move { (*side, app.say_in(&caller, id, request, 0).await) }
+            async move { (*side, app.chat.send(&caller, id, request, 0).await) }
         });
         let said = futures_util::future::join_all(saying).await;
         let model = self.talks.get_mut(&pair).unwrap();
@@ -279,11 +283,11 @@ impl Machine {
             }
         }
         // Property 13: either side's are taken, and numbered without gaps.
-        fresh.sort_by_key(|(message, _)| message.place.unwrap().seq);
+        fresh.sort_by_key(|(message, _)| message.position.unwrap().seq);
         for (message, side) in fresh {
             assert_ne!(model.status, ConversationStatus::Closed);
             model.status = ConversationStatus::Active;
-            assert_eq!(message.place.unwrap().seq, model.messages.len() as i64 + 1);
+            assert_eq!(message.position.unwrap().seq, model.messages.len() as i64 + 1);
             assert!(model.messages.last().is_none_or(|last| last.id < message.id));
             let status = Status::Pending;
             model.messages.push(Line { id: message.id, by_phone: side, status });
@@ -309,7 +313,7 @@ impl Machine {
             Step::Read { pair, by_phone, up_to } => {
                 let caller = self.caller(pair, by_phone);
                 let Some(model) = self.talks.get_mut(&pair) else { return };
-                let (changed, _) = app.read_conversation(&caller, model.id, up_to).await.unwrap();
+                let (changed, _) = app.chat.mark_read(&caller, model.id, up_to).await.unwrap();
                 let mut expected = 0;
                 for (n, said) in model.messages.iter_mut().enumerate() {
                     let reached = up_to.is_none_or(|seq| (n as i64) < seq);
@@ -323,14 +327,15 @@ impl Machine {
                 let ids = self.last_to(pair, by_phone, last);
                 let caller = self.caller(pair, by_phone);
                 let words = ids.iter().map(|id| (*id, None)).collect();
-                app.say(&caller, Said::Opened, words).await.unwrap();
+                app.delivery.acknowledge(&caller, ReceiptKind::Read, words).await.unwrap();
                 self.set(&ids, |_| Status::Read);
             }
             Step::Acknowledge { pair, by_phone, last } => {
                 let ids = self.last_to(pair, by_phone, last);
                 let caller = self.caller(pair, by_phone);
                 let words = ids.iter().map(|id| (*id, None)).collect();
-                let changed = app.say(&caller, Said::Acknowledged, words).await.unwrap();
+                let changed =
+                    app.delivery.acknowledge(&caller, ReceiptKind::Delivered, words).await.unwrap();
                 let before = self.set(&ids, |status| match status {
                     Status::Read => Status::Read,
                     _ => Status::Delivered,
@@ -341,7 +346,7 @@ impl Machine {
             Step::Status { pair, status } => {
                 let caller = self.caller(pair, false);
                 let Some(model) = self.talks.get_mut(&pair) else { return };
-                app.set_conversation_status(&caller, model.id, status).await.unwrap();
+                app.chat.set_status(&caller, model.id, status).await.unwrap();
                 model.status = status;
             }
             Step::Miss { pair, times } => self.miss(pair, times).await,
@@ -349,19 +354,21 @@ impl Machine {
             Step::Answer { pair } => {
                 let (shop, phone) = (self.caller(pair, false), self.caller(pair, true));
                 let to = phone.mobile().unwrap().as_str().to_owned();
-                let draft = Draft { content: "read only".to_owned(), ..Draft::default() };
-                let sent =
-                    app.send(&shop, SendRequest { to, draft }, None, |_| (202, String::new()));
+                let draft =
+                    MessageDraft { content: "read only".to_owned(), ..MessageDraft::default() };
+                let sent = app
+                    .messages
+                    .send(&shop, SendRequest { to, draft }, None, |_| (202, String::new()));
                 let Ok(Sent::Now(message)) = sent.await else { panic!("not sent") };
                 self.one_way.push(message.id);
                 // Property 12: in no way, and the error says so.
                 let place = ConversationId(message.id.0);
-                let answer = app.say_in(&phone, place, say("no".to_owned(), None), 0).await;
+                let answer = app.chat.send(&phone, place, say("no".to_owned(), None), 0).await;
                 let Err(error @ Error::ReadOnly) = answer else { panic!("{answer:?}") };
                 assert!(error.to_string().contains("cannot be replied to"), "{error}");
                 // To whoever may not see it, it is not even there.
                 let stranger = self.phones[1 - pair.1].clone();
-                let answer = app.say_in(&stranger, place, say("no".to_owned(), None), 0).await;
+                let answer = app.chat.send(&stranger, place, say("no".to_owned(), None), 0).await;
                 assert!(matches!(answer, Err(Error::NotFound(_))), "{answer:?}");
             }
         }
@@ -384,15 +391,18 @@ impl Machine {
         let last = self.talks.get(&pair).and_then(|model| model.messages.last());
         let Some(Line { id, .. }) = last.cloned() else { return };
         for _ in 0..times {
-            let (message, _) = app.any_message(&operator(), id).await.unwrap();
+            let (message, _) = app.messages.show(&operator(), id).await.unwrap();
             let (generation, retry_count) = (message.generation, message.retry_count);
-            let attempt = Attempt { id, place: None, generation, retry_count };
-            app.note_missed(vec![(attempt, app.clock().now())]);
+            let attempt = DeliveryAttempt { id, position: None, generation, retry_count };
+            app.delivery.record_missed(vec![(attempt, app.clock().now())]);
             // The ledger takes everything in order.
             let nobody = vec![(MessageId(uuid::Uuid::nil()), None)];
-            app.say(&self.phones[0].clone(), Said::Acknowledged, nobody).await.unwrap();
+            app.delivery
+                .acknowledge(&self.phones[0].clone(), ReceiptKind::Delivered, nobody)
+                .await
+                .unwrap();
         }
-        let (message, _) = app.any_message(&operator(), id).await.unwrap();
+        let (message, _) = app.messages.show(&operator(), id).await.unwrap();
         let given_up = message.status == Status::Failed;
         assert!(usize::from(message.retry_count) <= RETRIES && (!given_up || times > 0));
         self.set(&[id], |before| match before {
@@ -404,18 +414,25 @@ impl Machine {
 
     async fn requeue(&mut self) {
         let app = self.app();
-        let letters =
-            app.dead_letters(&operator(), &dead_letters::Filter::default(), 10_000).await.unwrap();
+        let letters = app
+            .delivery
+            .list_dead_letters(&operator(), &dead_letters::DeadLetterFilter::default(), 10_000)
+            .await
+            .unwrap();
         for letter in letters.items {
             let Some(id) = letter.message else { continue };
             let mine = self.set(&[id], |status| status);
             if mine.is_empty() {
                 continue;
             }
-            let filter =
-                dead_letters::Filter { ids: vec![letter.id], ..dead_letters::Filter::default() };
-            let done =
-                app.change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ()).await;
+            let filter = dead_letters::DeadLetterFilter {
+                ids: vec![letter.id],
+                ..dead_letters::DeadLetterFilter::default()
+            };
+            let done = app
+                .delivery
+                .change_dead_letters(DeadLetterAction::Requeue, &operator(), &filter, 1, |_| ())
+                .await;
             done.unwrap();
             self.set(&[id], |status| match status {
                 Status::Failed => Status::Pending,
@@ -429,9 +446,9 @@ impl Machine {
         for pair in pairs {
             let app = self.app();
             let model = &self.talks[&pair];
-            let mut rows = app.any_history(&operator(), model.id, 0, 50).await.unwrap();
+            let mut rows = app.admin.show_history(&operator(), model.id, 0, 50).await.unwrap();
             let conversation =
-                app.any_conversation(&operator(), model.id, 0).await.unwrap().conversation;
+                app.admin.show_conversation(&operator(), model.id, 0).await.unwrap().conversation;
             let shown: Vec<(MessageId, Status)> =
                 rows.iter().map(|message| (message.id, message.status)).collect();
             let expected: Vec<(MessageId, Status)> =
@@ -445,7 +462,7 @@ impl Machine {
                 // Property 10: what is kept is what is there, in either process, and it is kept.
                 let mut pages = Vec::new();
                 for app in [&self.apps[0], &self.apps[1], &self.apps[0]] {
-                    let page = app.latest(&caller, model.id, 50, render).await.unwrap();
+                    let page = app.chat.latest_page(&caller, model.id, 50, render).await.unwrap();
                     assert_eq!(page, render(&rows), "{pair:?}");
                     pages.push(page.as_ptr());
                 }
@@ -462,7 +479,7 @@ impl Machine {
                 assert_eq!(conversation.unread(side), unread as i32, "{pair:?}");
             }
             let stranger = self.caller((1 - pair.0, 1 - pair.1), pair.0 == 0);
-            let seen = app.latest(&stranger, model.id, 50, render).await;
+            let seen = app.chat.latest_page(&stranger, model.id, 50, render).await;
             assert!(matches!(seen, Err(Error::NotFound(_))), "{seen:?}");
         }
         for n in 0..SIDES {
@@ -474,26 +491,26 @@ impl Machine {
 
     async fn check_lists(&mut self, caller: &Caller) {
         let app = self.app();
-        let mut filter = Filter::default();
+        let mut filter = ConversationFilter::default();
         match caller.party() {
             Party::Business(id) => filter.business = Some(id),
             Party::Mobile(phone) => filter.phone = Some(phone),
         }
         let party = caller.party();
-        let all = app.all_conversations(&operator(), &filter, 50).await.unwrap().items;
+        let all = app.admin.list_conversations(&operator(), &filter, 50).await.unwrap().items;
         let unread = |c: &&Conversation| c.side(&party).is_some_and(|side| c.unread(side) > 0);
         for app in &self.apps {
-            let page = app.newest_conversations(caller, None, 50, render_list).await.unwrap();
-            let whole = |items: &[Conversation]| Slice { items: items.to_vec(), cut: None };
+            let page = app.chat.first_page(caller, None, 50, render_list).await.unwrap();
+            let whole = |items: &[Conversation]| ListPage { items: items.to_vec(), cut: None };
             assert_eq!(page, render_list(&whole(&all), 50, &party));
             for status in ConversationStatus::ALL {
                 let of: Vec<Conversation> =
                     all.iter().filter(|c| c.status == status).cloned().collect();
-                let page = app.newest_conversations(caller, Some(status), 50, render_list).await;
+                let page = app.chat.first_page(caller, Some(status), 50, render_list).await;
                 assert_eq!(page.unwrap(), render_list(&whole(&of), 50, &party));
             }
             let counted = all.iter().filter(unread).count() as i64;
-            assert_eq!(app.unread_conversations(caller).await.unwrap(), counted);
+            assert_eq!(app.chat.count_unread(caller).await.unwrap(), counted);
         }
     }
 }
@@ -514,7 +531,7 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
         writes_per_user_per_minute: 0,
         writes_per_business_user_per_minute: 0,
         admin_requests_per_minute: 0,
-        ..usual.live.limits
+        ..usual.runtime.limits
     };
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let cache = Cache::default();
@@ -526,7 +543,7 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
         let settings = Settings {
             clock: Clock::standing_at(time::OffsetDateTime::now_utc()),
             cache: cache.clone(),
-            live: esh3ar::app::Live { limits, ..usual.live.clone() },
+            runtime: esh3ar::app::RuntimeSettings { limits, ..usual.runtime.clone() },
             ..usual.clone()
         };
         App::start(settings, Store::new(config.clone(), 4).unwrap(), &tracker, &stop)
@@ -536,7 +553,7 @@ async fn two_apps(database: &str, server: &Server) -> ([App; 2], CancellationTok
 
 async fn shop(app: &App, name: &str, phone: Option<&Phone>) -> Caller {
     let may = Permissions::NONE.with(Permission::Chat).with(Permission::SendMessages);
-    let made = app.add_user(&operator(), name, may, phone.cloned()).await.unwrap();
+    let made = app.identity.add_user(&operator(), name, may, phone.cloned()).await.unwrap();
     Caller {
         token: TokenId(uuid::Uuid::nil()),
         expires_at: None,
@@ -617,7 +634,7 @@ async fn no_page_is_behind_a_write_that_was_answered() {
     let (apps, stop) = two_apps("race", &server).await;
     let shop = shop(&apps[0], "shop", None).await;
     let phone = mobile(Phone::parse("+967771234567", None).unwrap());
-    let (talk, _) = apps[0].open_conversation(&shop, "+967771234567").await.unwrap();
+    let (talk, _) = apps[0].chat.open(&shop, "+967771234567").await.unwrap();
     // The last `seq` and the last acknowledged one that were answered.
     let (said, had) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
     let writing: Vec<_> = (0..4)
@@ -628,16 +645,16 @@ async fn no_page_is_behind_a_write_that_was_answered() {
             tokio::spawn(async move {
                 for m in 0..EACH {
                     let request = say(format!("{n}/{m}"), None);
-                    let (message, _) = app.say_in(&from, talk.id, request, 0).await.unwrap();
-                    let seq = message.place.unwrap().seq;
+                    let (message, _) = app.chat.send(&from, talk.id, request, 0).await.unwrap();
+                    let seq = message.position.unwrap().seq;
                     said.fetch_max(seq, Ordering::SeqCst);
                     if m % 3 == 0 {
                         let words = vec![(message.id, None)];
-                        app.say(&to, Said::Acknowledged, words).await.unwrap();
+                        app.delivery.acknowledge(&to, ReceiptKind::Delivered, words).await.unwrap();
                         had.fetch_max(seq, Ordering::SeqCst);
                     }
                     if m % 5 == 0 {
-                        app.read_conversation(&to, talk.id, Some(seq)).await.unwrap();
+                        app.chat.mark_read(&to, talk.id, Some(seq)).await.unwrap();
                     }
                 }
             })
@@ -645,14 +662,14 @@ async fn no_page_is_behind_a_write_that_was_answered() {
         .collect();
     fn newest(messages: &[Message]) -> Vec<u8> {
         let lines =
-            messages.iter().map(|m| format!("{} {}\n", m.place.unwrap().seq, m.status as i16));
+            messages.iter().map(|m| format!("{} {}\n", m.position.unwrap().seq, m.status as i16));
         lines.collect::<String>().into_bytes()
     }
     let mut looks = 0;
     while !writing.iter().all(tokio::task::JoinHandle::is_finished) {
         let (said, had) = (said.load(Ordering::SeqCst), had.load(Ordering::SeqCst));
         let app = &apps[looks % 2];
-        let page = app.latest(&phone, talk.id, 50, newest).await.unwrap();
+        let page = app.chat.latest_page(&phone, talk.id, 50, newest).await.unwrap();
         let lines: HashMap<i64, i16> = std::str::from_utf8(&page)
             .unwrap()
             .lines()
@@ -664,7 +681,7 @@ async fn no_page_is_behind_a_write_that_was_answered() {
         if let Some(status) = lines.get(&had) {
             assert!(*status >= 2, "{had} was acknowledged before and is {status}");
         }
-        let counted = app.unread_conversations(&shop).await.unwrap();
+        let counted = app.chat.count_unread(&shop).await.unwrap();
         assert!((0..=1).contains(&counted));
         looks += 1;
     }
@@ -672,9 +689,9 @@ async fn no_page_is_behind_a_write_that_was_answered() {
         task.await.unwrap();
     }
     assert!(looks > 50, "only {looks} looks");
-    apps[1].read_conversation(&shop, talk.id, None).await.unwrap();
-    assert_eq!(apps[0].unread_conversations(&shop).await.unwrap(), 0);
-    let all = apps[0].conversation(&phone, talk.id).await.unwrap();
+    apps[1].chat.mark_read(&shop, talk.id, None).await.unwrap();
+    assert_eq!(apps[0].chat.count_unread(&shop).await.unwrap(), 0);
+    let all = apps[0].chat.get(&phone, talk.id).await.unwrap();
     assert_eq!(all.last_seq, 4 * EACH as i64);
     stop.cancel();
     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -170,7 +170,11 @@ async fn what_was_to_be_printed_and_was_not_is_a_failure() {
         let output = command.args(arguments).stdout(full).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
-        assert!(text.contains("error: the disk is full") && text.contains("hint:"), "{text}");
+        assert!(
+            text.contains("error: cannot write standard output: the disk is full")
+                && text.contains("hint:"),
+            "{text}"
+        );
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = crate::support::command(&folder.data());

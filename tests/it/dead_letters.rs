@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use esh3ar::{
     app::{
         App, Clock, Settings,
-        dead_letters::{Action, Outcome},
+        delivery::dead_letters::{BulkOutcome, DeadLetterAction},
     },
-    store::{Store, dead_letters::Filter},
+    store::{Store, dead_letters::DeadLetterFilter},
 };
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,7 +66,7 @@ async fn a_dead_letter_is_shown_put_back_and_delivered() {
     let partly = run(&server.data(), &["dlq", "requeue", nobody, letter, "-o", "json"]);
     let text = String::from_utf8_lossy(&partly.stderr).into_owned();
     assert_eq!(partly.status.code(), Some(3), "{text}");
-    assert!(text.contains("1 done, 0 could not be reached, 1 not found; hint:"), "{text}");
+    assert!(text.contains("1 done, 0 failed, 1 not found; hint:"), "{text}");
     let done: Value = serde_json::from_slice(&partly.stdout).unwrap();
     assert_eq!((&done["requeued"], &done["matched"]), (&json!(1), &json!(1)));
     let again = run(&server.data(), &["dlq", "requeue", letter]);
@@ -125,14 +125,24 @@ async fn sixteen_hands_put_each_letter_back_once() {
         .map(|_| {
             let app = app.clone();
             tokio::spawn(async move {
-                let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                app.change_dead_letters(Action::Requeue, &operator(), &filter, usize::MAX, |_| ())
+                let filter = DeadLetterFilter {
+                    kind: Some("delivery".to_owned()),
+                    ..DeadLetterFilter::default()
+                };
+                app.delivery
+                    .change_dead_letters(
+                        DeadLetterAction::Requeue,
+                        &operator(),
+                        &filter,
+                        usize::MAX,
+                        |_| (),
+                    )
                     .await
                     .unwrap()
             })
         })
         .collect();
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<BulkOutcome> = Vec::new();
     for hand in hands {
         outcomes.push(hand.await.unwrap());
     }
@@ -229,11 +239,11 @@ async fn dead_letters_expire_after_seven_days() {
     let app = App::start(settings, store(&server), &tracker, &stop);
     let day = std::time::Duration::from_secs(24 * 3600);
     clock.advance(day * 7 - std::time::Duration::from_secs(60));
-    app.expire_dead_letters().await.unwrap();
-    assert_eq!(app.count_dead_letters(&Filter::default()).await.unwrap(), 1);
+    app.delivery.expire_dead_letters().await.unwrap();
+    assert_eq!(app.delivery.count_dead_letters(&DeadLetterFilter::default()).await.unwrap(), 1);
     clock.advance(std::time::Duration::from_secs(120));
-    app.expire_dead_letters().await.unwrap();
-    assert_eq!(app.count_dead_letters(&Filter::default()).await.unwrap(), 0);
+    app.delivery.expire_dead_letters().await.unwrap();
+    assert_eq!(app.delivery.count_dead_letters(&DeadLetterFilter::default()).await.unwrap(), 0);
     stop.cancel();
     let explained = run_json(&server.data(), &["message", "explain", &sent]);
     assert_eq!(explained["verdict"]["code"], "failed_for_good");
@@ -273,7 +283,7 @@ async fn the_books_balance_and_say_when_they_do_not() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let settings = Settings { node: None, ..settings() };
     let app = App::start(settings, store(&server), &tracker, &stop);
-    assert_eq!(app.repair_books().await.unwrap(), 1);
+    assert_eq!(app.admin.repair_discrepancies().await.unwrap(), 1);
     stop.cancel();
     assert_eq!(run_json(&data, &["audit", "delivery"])["balanced"], true);
     // A row that vanished is missed.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use esh3ar::client::{Event, HubClient};
+use esh3ar::client::{HubClient, HubEvent};
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,7 +17,7 @@ const PHONE: &str = "+967771234567";
 async fn called(hub: &mut HubClient, name: &str) -> Value {
     let wanted = async {
         loop {
-            if let Event::Invocation { target, mut arguments } = hub.next().await.unwrap()
+            if let HubEvent::Invocation { target, mut arguments } = hub.next().await.unwrap()
                 && target == name
             {
                 return arguments.remove(0);
@@ -145,7 +145,7 @@ async fn a_deleted_message_is_gone_for_both_sides_and_accounted_for() {
     // The command, elsewhere and wrongly.
     let gone = elsewhere.run(&["message", "delete", &shown, "--reason", "x"]);
     assert_eq!(gone.status.code(), Some(4), "{}", said(&gone));
-    assert!(said(&gone).contains("deleted before"), "{}", said(&gone));
+    assert!(said(&gone).contains("already deleted"), "{}", said(&gone));
     assert_eq!(run(&server.data(), &["message", "delete", &shown]).status.code(), Some(2));
     let blank = run(&server.data(), &["message", "delete", &shown, "--reason", " "]);
     assert_eq!(blank.status.code(), Some(2), "{}", said(&blank));

@@ -66,7 +66,7 @@ async fn every_device_gets_it_and_the_sender_is_told() {
     assert_eq!(acknowledge(&mut first, std::slice::from_ref(&sent)).await, 0, "once is enough");
     let told = async {
         loop {
-            if let esh3ar::client::Event::Invocation { target, arguments } =
+            if let esh3ar::client::HubEvent::Invocation { target, arguments } =
                 sender.next().await.unwrap()
                 && target == "MessageStatusChanged"
                 && arguments[0]["status"] == "delivered"

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use esh3ar::client::{Event, HubClient};
+use esh3ar::client::{HubClient, HubEvent};
 use serde_json::json;
 
 use crate::support::{DEADLINE, Server, command, next_messages, number, run, run_json};
@@ -25,7 +25,7 @@ async fn connections_are_sent_elsewhere_in_waves_and_sends_are_still_answered() 
             tokio::spawn(async move {
                 loop {
                     match hub.next().await {
-                        Ok(Event::Close { allow_reconnect, .. }) => {
+                        Ok(HubEvent::Close { allow_reconnect, .. }) => {
                             return (begun.elapsed(), allow_reconnect);
                         }
                         Ok(_) => {}

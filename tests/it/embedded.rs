@@ -76,7 +76,7 @@ async fn what_only_looks_begins_no_installation() {
             let output = run(&data, arguments);
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(4), "{arguments:?}: {text}");
-            let wanted = format!("there is no installation of esh3ar in {}", data.display());
+            let wanted = format!("no installation of esh3ar in {}", data.display());
             assert!(
                 text.contains(&wanted) && text.contains("esh3ar init"),
                 "{arguments:?}: {text}"
@@ -103,7 +103,7 @@ async fn data_of_another_version_are_refused() {
     let output = run(&folder.data(), &["user", "list"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{text}");
-    assert!(text.contains("are of Postgres 9") && text.contains("pg_upgrade"), "{text}");
+    assert!(text.contains("belongs to Postgres 9") && text.contains("pg_upgrade"), "{text}");
 }
 
 /// As when the system gets a newer Postgres while the data's own is still there.

@@ -447,7 +447,7 @@ async fn who_came_through_a_gateway_leaves_with_it() {
     leave(ws, events, held).await;
     assert_eq!(pair.other.ended().await, Some(0));
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    assert!(!pair.other.log().contains("did not end in time"), "{}", pair.other.log());
+    assert!(!pair.other.log().contains("did not stop in time"), "{}", pair.other.log());
     // The connections are the owner's, and live.
     let (one, _) = pair.plain();
     assert_eq!(one.post(&polls, &echo(1, "here")).await.status(), 200);

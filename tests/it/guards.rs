@@ -1,17 +1,17 @@
-//! The store's guards: what comes twice or too late changes nothing (delivery.md, I4 and I8).
+//! The store's guards: what comes twice or too late changes nothing (docs/DELIVERY.md, I4 and I7).
 
 use std::time::Duration;
 
 use esh3ar::{
     domain::{
         ConversationId, DeadLetterClass, MessageId, Party, Phone, conversation::Side,
-        feed::Attempt, message::Draft,
+        feed::DeliveryAttempt, message::MessageDraft,
     },
     store::{
         Client, Statements as _, Store,
-        chat::{self, Appended, NewChat},
-        messages::{self, Filter},
-        outcome::{self, GivenUp, Missed, Word, WrittenAt},
+        chat::{self, AppendResult, NewChat},
+        message_status::{self, GivenUp, Missed, Receipt, WrittenAt},
+        messages::{self, MessageFilter},
     },
 };
 use time::OffsetDateTime;
@@ -37,22 +37,22 @@ impl Stored {
         Stored { server, client, id: MessageId(sent.parse().unwrap()) }
     }
 
-    fn attempt(&self) -> Attempt {
-        Attempt { id: self.id, place: None, generation: 0, retry_count: 0 }
+    fn attempt(&self) -> DeliveryAttempt {
+        DeliveryAttempt { id: self.id, position: None, generation: 0, retry_count: 0 }
     }
 
     async fn acknowledge(&self) -> usize {
         let by = Phone::parse(PHONE, None).unwrap();
-        let word = Word { id: self.id, by: Party::Mobile(by), at: now(), written_at: None };
-        outcome::acknowledge(&self.client, &[word]).await.unwrap().len()
+        let word = Receipt { id: self.id, by: Party::Mobile(by), at: now(), written_at: None };
+        message_status::acknowledge(&self.client, &[word]).await.unwrap().len()
     }
 
-    async fn mark_sent(&self, attempt: Attempt, lost: Option<&'static str>) -> usize {
+    async fn mark_sent(&self, attempt: DeliveryAttempt, lost: Option<&'static str>) -> usize {
         let written = WrittenAt { attempt, at: now(), lost };
-        outcome::mark_sent(&self.client, &[written], now()).await.unwrap().len()
+        message_status::mark_sent(&self.client, &[written], now()).await.unwrap().len()
     }
 
-    async fn retry(&self, attempt: Attempt) -> u64 {
+    async fn retry(&self, attempt: DeliveryAttempt) -> u64 {
         let missed = Missed {
             attempt,
             written_at: now(),
@@ -60,14 +60,17 @@ impl Stored {
             retry_count: attempt.retry_count + 1,
             next_attempt_at: now() + Duration::from_secs(3600),
         };
-        outcome::retry(&self.client, &[missed]).await.unwrap().len() as u64
+        message_status::retry(&self.client, &[missed]).await.unwrap().len() as u64
     }
 
-    async fn give_up(&self, attempt: Attempt) -> usize {
+    async fn give_up(&self, attempt: DeliveryAttempt) -> usize {
         let (dead_letter, at) = (Uuid::now_v7(), now());
         let given_up = GivenUp { dead_letter, attempt, written_at: at, at };
         let class = DeadLetterClass::Recipient;
-        outcome::give_up(&self.client, &[given_up], "nobody there", class).await.unwrap().len()
+        message_status::give_up(&self.client, &[given_up], "nobody there", class)
+            .await
+            .unwrap()
+            .len()
     }
 
     /// Until nothing is due for the message any more.
@@ -114,7 +117,7 @@ async fn nothing_moves_a_delivered_message_back() {
     assert_eq!(stored.mark_sent(attempt, Some("silent")).await, 0, "its connection ended");
     assert_eq!(stored.retry(attempt).await, 0, "missed by another connection");
     assert_eq!(stored.give_up(attempt).await, 0, "given up by another connection");
-    assert_eq!(outcome::park(&stored.client, &[stored.id]).await.unwrap(), 0);
+    assert_eq!(message_status::park(&stored.client, &[stored.id]).await.unwrap(), 0);
     assert_eq!(stored.row().await, before);
 }
 
@@ -126,7 +129,11 @@ async fn two_connections_that_miss_the_same_attempt_count_it_once() {
     let before = stored.row().await;
     assert_eq!(stored.retry(attempt).await, 0);
     assert_eq!(stored.give_up(attempt).await, 0, "one of them thought that it was the last");
-    assert_eq!(outcome::park(&stored.client, &[stored.id]).await.unwrap(), 0, "a retry is due");
+    assert_eq!(
+        message_status::park(&stored.client, &[stored.id]).await.unwrap(),
+        0,
+        "a retry is due"
+    );
     assert_eq!(stored.row().await, before);
 }
 
@@ -170,7 +177,7 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
         FROM generate_series(1, 20000) n";
     stored.client.batch_execute(rows).await.unwrap();
     stored.client.batch_execute("ANALYZE messages").await.unwrap();
-    let contents = async |filter: &Filter| -> Vec<String> {
+    let contents = async |filter: &MessageFilter| -> Vec<String> {
         let found = messages::list(&stored.client, filter, 50).await.unwrap().unwrap();
         found.items.iter().map(|message| message.content.clone()).collect()
     };
@@ -184,7 +191,8 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     let next: Vec<String> = (15_051..=15_100).map(|n: u32| n.to_string()).collect();
     for status in [None, Some(esh3ar::domain::Status::Delivered)] {
         stored.client.batch_execute("BEGIN").await.unwrap();
-        let mut filter = Filter { until: Some(minutes(15_000)), status, ..Filter::default() };
+        let mut filter =
+            MessageFilter { until: Some(minutes(15_000)), status, ..MessageFilter::default() };
         let before = read().await;
         let first = contents(&filter).await;
         let seen = read().await - before;
@@ -195,7 +203,11 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
             let last = value(&stored.client, &id).await.parse().unwrap();
             filter.before = Some(MessageId(last));
             assert_eq!(contents(&filter).await, next, "and so is the next page");
-            filter = Filter { since: filter.until, after: filter.before, ..Filter::default() };
+            filter = MessageFilter {
+                since: filter.until,
+                after: filter.before,
+                ..MessageFilter::default()
+            };
             assert_eq!(contents(&filter).await.last().map(String::as_str), Some("14951"));
         } else {
             assert!(first.iter().all(|n| n.parse::<u32>().unwrap() % 5 != 0), "{first:?}");
@@ -204,7 +216,7 @@ async fn a_list_of_a_period_reads_no_more_than_it_shows() {
     }
     // Of the last minutes too, past all that an import brought.
     stored.client.batch_execute("BEGIN").await.unwrap();
-    let filter = Filter { since: Some(minutes(3)), ..Filter::default() };
+    let filter = MessageFilter { since: Some(minutes(3)), ..MessageFilter::default() };
     let before = read().await;
     assert_eq!(contents(&filter).await, ["hello", "1", "2", "3"]);
     let seen = read().await - before;
@@ -227,7 +239,7 @@ async fn a_repeated_chat_message_is_not_taken_for_another_with_its_id() {
         id: MessageId(Uuid::now_v7()),
         conversation,
         side,
-        draft: Draft { content: content.to_owned(), ..Draft::default() },
+        draft: MessageDraft { content: content.to_owned(), ..MessageDraft::default() },
         client_message_id: None,
         created_at: now(),
     };
@@ -237,15 +249,15 @@ async fn a_repeated_chat_message_is_not_taken_for_another_with_its_id() {
         done.messages.into_iter().next().unwrap()
     };
     let theirs = new(Side::Mobile, "theirs");
-    let Appended::New(stored) = append(&theirs, None).await else { panic!("it is new") };
+    let AppendResult::New(stored) = append(&theirs, None).await else { panic!("it is new") };
     // Committed and not heard of: it is the same.
-    let Appended::Before(same) = append(&theirs, Some(stored.id)).await else {
+    let AppendResult::Before(same) = append(&theirs, Some(stored.id)).await else {
         panic!("it was there")
     };
     assert_eq!(same.id, stored.id);
     // Of the other side, and of the same side at another moment: each is a message of its own.
     for (side, content) in [(Side::Business, "ours"), (Side::Mobile, "a second one")] {
-        let Appended::New(message) = append(&new(side, content), Some(stored.id)).await else {
+        let AppendResult::New(message) = append(&new(side, content), Some(stored.id)).await else {
             panic!("'{content}' was taken for another message")
         };
         assert_eq!(message.content, content);

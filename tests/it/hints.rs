@@ -12,11 +12,11 @@ use std::{
 use esh3ar::{
     app::{
         App, Caller,
-        access::Identity,
+        identity::access::Identity,
+        identity::tokens::Lifetime,
         messages::{SendRequest, Sent},
-        tokens::Lifetime,
     },
-    domain::{ContentType, Party, Phone, Priority, TokenId, message::Draft, partitions},
+    domain::{ContentType, Party, Phone, Priority, TokenId, message::MessageDraft, partitions},
     presence::{Delivery, Outbound},
     queue::Queue,
     store::Store,
@@ -42,7 +42,8 @@ async fn what_is_sent_while_its_recipient_connects_comes_at_once() {
     let (app, stop) = crate::fault::beside(&server);
     for number in &numbers {
         let party = Party::Mobile(Phone::parse(number, None).unwrap());
-        let phone = app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
+        let phone =
+            app.identity.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
         // Without a pause, until it is connected: some are stored between the read and the answer.
         let connected = AtomicBool::new(false);
         let connecting = async {
@@ -105,7 +106,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let config = server.database_config();
     // Nothing takes from its queue.
     let app = App::start(settings(), Store::new(config, 2).unwrap(), &tracker, &stop);
-    let shop = app.list_users(&operator(), None, 100).await.unwrap().items.remove(0);
+    let shop = app.identity.list_users(&operator(), None, 100).await.unwrap().items.remove(0);
     let caller = Caller {
         token: TokenId(uuid::Uuid::nil()),
         expires_at: None,
@@ -118,7 +119,7 @@ async fn a_full_queue_makes_its_recipients_read() {
     let party = Party::Mobile(Phone::parse(PHONE, None).unwrap());
     let mut seat = app.presence().local().register(party.clone(), TokenId(uuid::Uuid::nil()));
     let send = || async {
-        let draft = Draft {
+        let draft = MessageDraft {
             subject: None,
             content: "x".to_owned(),
             content_type: ContentType::default(),
@@ -126,7 +127,7 @@ async fn a_full_queue_makes_its_recipients_read() {
         };
         let request = SendRequest { to: PHONE.to_owned(), draft };
         let Ok(Sent::Now(message)) =
-            app.send(&caller, request, None, |_| (202, String::new())).await
+            app.messages.send(&caller, request, None, |_| (202, String::new())).await
         else {
             panic!("not accepted");
         };
@@ -147,6 +148,6 @@ async fn a_full_queue_makes_its_recipients_read() {
     assert!(told.is_none(), "{told:?}");
     send().await;
     let told = tokio::time::timeout(DEADLINE, seat.next()).await.unwrap();
-    assert!(matches!(told, Some(Outbound::Nudge(_))), "{told:?}");
+    assert!(matches!(told, Some(Outbound::Resync(_))), "{told:?}");
     stop.cancel();
 }

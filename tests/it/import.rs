@@ -148,7 +148,7 @@ async fn messages_become_one_way_keep_their_ids_and_come_once() {
     let refused = |rejects: &str| {
         let output = run(&data, &["import", "messages", &repaired, "--rejects", rejects]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(5) && text.contains("is there already"), "{text}");
+        assert!(output.status.code() == Some(5) && text.contains("already exists"), "{text}");
     };
     let before = fs::read(&repaired).unwrap();
     refused(&path);
@@ -298,7 +298,7 @@ async fn a_file_that_is_no_table_is_refused_before_its_first_row() {
         ("d.xlsx", b"PK\x03\x04\x14\0\x06\0\x08\0".to_vec(), "Excel workbook", "CSV UTF-8"),
         ("e.json", b"[{\"Id\":1,\"MobileNumber\":967771234567}]".to_vec(), "JSON array", "jq"),
         ("f.json", b"{\n \"Id\": 1,\n \"MobileNumber\": 1\n}\n".to_vec(), "several lines", "jq"),
-        ("g.csv", b"1,967771234567,1\n".to_vec(), "no heading", "Id, MobileNumber"),
+        ("g.csv", b"1,967771234567,1\n".to_vec(), "no header row", "Id, MobileNumber"),
         ("h.csv", MESSAGES.as_bytes().to_vec(), "columns of messages", "esh3ar import messages"),
         ("i.csv", b"Id,MobileNumber,ID\n1,967771234567,2\n".to_vec(), "two columns Id", "delete"),
     ] {
@@ -364,7 +364,7 @@ async fn every_row_of_a_mended_file_is_imported_or_rejected_with_its_line() {
     let (report, rejected) = told("excel.csv", text, &delimiter);
     assert_eq!((&report["read"], &report["imported"]), (&json!(8), &json!(4)), "{report}");
     for (row, (line, part)) in rejected.iter().zip([
-        (3, "mobilenumber is not a phone number but what a spreadsheet makes of one"),
+        (3, "mobilenumber is a phone number mangled by a spreadsheet"),
         (4, "spreadsheet"),
         (5, "status is 1.0, a decimal number as spreadsheets write them"),
         (8, "id is 27.0"),

@@ -71,7 +71,7 @@ async fn init_makes_what_is_missing_and_keeps_what_is_there() {
 
     let second = init(&folder, &options);
     let notes = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(notes.contains("is there already and is kept"), "{notes}");
+    assert!(notes.contains("already exists and is kept"), "{notes}");
     assert_eq!(made(&second)["token"], Value::Null, "one token is enough");
     assert_eq!(made(&init(&folder, &[]))["admin"], "Root", "the one that is there");
     let other = init(&folder, &["--listen", "127.0.0.1:1"]);
@@ -94,8 +94,8 @@ fn init_refuses_what_makes_no_configuration() {
         (&["--listen", "nowhere"][..], "http.listen must be an address"),
         (&["--queue-url", "amqp://q"], "needs cache.url"),
         (&["--database-url", "mysql://foo"], "it is not postgres://"),
-        (&["--smtp-host", "mail"], "smtp.from is needed"),
-        (&["--database-url", "@/nowhere/url"], "/nowhere/url cannot be read"),
+        (&["--smtp-host", "mail"], "smtp.from is required"),
+        (&["--database-url", "@/nowhere/url"], "cannot read /nowhere/url"),
     ] {
         let output = init(&folder, options);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -127,7 +127,10 @@ fn init_asks_on_a_terminal() {
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("http.listen must be an address") && text.contains("Again"), "{text}");
+    assert!(
+        text.contains("http.listen must be an address") && text.contains("Try again"),
+        "{text}"
+    );
     assert!(!text.contains("Region of phone numbers"), "an option is not asked for: {text}");
     assert!(text.contains("Operator") && text.contains("esh_") && text.contains("Next:"), "{text}");
     assert!(!text.contains("private key"), "without a certificate: {text}");

@@ -10,8 +10,8 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, Live, Settings, jobs::Found},
-    domain::job::{JobKind, Work},
+    app::{App, RuntimeSettings, Settings, jobs::TakenJobs},
+    domain::job::{JobKind, JobPayload},
     mail::{Encryption, Mailer, SmtpSettings},
     store::{
         Store,
@@ -38,8 +38,8 @@ fn store(server: &Server) -> Store {
 fn app(server: &Server, mailer: Mailer) -> (App, CancellationToken) {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let usual = settings();
-    let live = Live { mailer, ..usual.live };
-    let settings = Settings { node: None, live, ..usual };
+    let runtime = RuntimeSettings { mailer, ..usual.runtime };
+    let settings = Settings { node: None, runtime, ..usual };
     (App::start(settings, store(server), &tracker, &stop), stop)
 }
 
@@ -75,7 +75,7 @@ async fn serve(environment: &[(&str, String)]) -> Server {
 fn mail_job(n: usize, run_at: time::OffsetDateTime) -> NewJob {
     NewJob {
         id: Uuid::now_v7(),
-        work: Work::Mail { subject: format!("number {n}"), body: "text".to_owned() },
+        work: JobPayload::Mail { subject: format!("number {n}"), body: "text".to_owned() },
         message: None,
         unique_key: Some(format!("test/{n}")),
         run_at,
@@ -105,14 +105,14 @@ async fn sixteen_workers_do_each_of_five_hundred_jobs_once() {
                 loop {
                     let client = pool.client().await.unwrap();
                     let until = now + time::Duration::seconds(60);
-                    let taken = jobs::take(&client, JobKind::Mail, now, 7, until).await.unwrap();
+                    let taken = jobs::claim(&client, JobKind::Mail, now, 7, until).await.unwrap();
                     drop(client);
                     if taken.is_empty() {
                         return;
                     }
                     for job in taken {
                         *done.lock().unwrap().entry(job.id).or_default() += 1;
-                        app.perform(JobKind::Mail, &job).await.unwrap();
+                        app.jobs.perform(JobKind::Mail, &job).await.unwrap();
                     }
                 }
             })
@@ -124,7 +124,7 @@ async fn sixteen_workers_do_each_of_five_hundred_jobs_once() {
     let done = done.lock().unwrap().clone();
     assert_eq!((done.len(), done.values().max()), (JOBS, Some(&1)));
     assert_eq!(sink.count(), JOBS);
-    assert_eq!(app.count_jobs(JobKind::Mail).await.unwrap(), 0);
+    assert_eq!(app.jobs.count(JobKind::Mail).await.unwrap(), 0);
     stop.cancel();
 }
 
@@ -136,7 +136,7 @@ async fn who_comes_back_after_the_lease_changes_nothing() {
     let now = time::OffsetDateTime::now_utc() + time::Duration::days(1);
     jobs::enqueue(&client, &mail_job(1, now), now).await.unwrap();
     let lease = time::Duration::seconds(60);
-    let take = |at| jobs::take(&client, JobKind::Mail, at, 10, at + lease);
+    let take = |at| jobs::claim(&client, JobKind::Mail, at, 10, at + lease);
     let slow = take(now).await.unwrap().remove(0);
     assert!(take(now + lease / 2).await.unwrap().is_empty(), "it is leased");
     assert!(jobs::renew(&client, &slow, now + lease * 2).await.unwrap());
@@ -252,7 +252,10 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     let settings = Settings {
         node: None,
         clock: clock.clone(),
-        live: Live { mailer: Mailer::smtp(&sink_settings(port)).unwrap(), ..usual.live },
+        runtime: RuntimeSettings {
+            mailer: Mailer::smtp(&sink_settings(port)).unwrap(),
+            ..usual.runtime
+        },
         ..usual
     };
     let app = App::start(settings, store(&server), &tracker, &stop);
@@ -262,11 +265,11 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
     }
     let tries = AtomicUsize::new(0);
     let round = async || {
-        if let Found::Jobs(taken) = app.take_jobs(JobKind::Mail, 10).await.unwrap() {
+        if let TakenJobs::Jobs(taken) = app.jobs.take(JobKind::Mail, 10).await.unwrap() {
             for job in taken {
                 assert_eq!(job.attempts, 0, "an attempt was burnt");
                 tries.fetch_add(1, Ordering::SeqCst);
-                app.perform(JobKind::Mail, &job).await.unwrap();
+                app.jobs.perform(JobKind::Mail, &job).await.unwrap();
             }
         }
     };
@@ -283,7 +286,7 @@ async fn a_mail_server_that_is_away_burns_no_attempts_and_is_asked_rarely() {
         round().await;
         clock.advance(Duration::from_secs(6));
     }
-    assert_eq!((sink.count(), app.count_jobs(JobKind::Mail).await.unwrap()), (3, 0));
+    assert_eq!((sink.count(), app.jobs.count(JobKind::Mail).await.unwrap()), (3, 0));
     stop.cancel();
 }
 

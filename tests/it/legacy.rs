@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use esh3ar::{
-    client::{Event, HubClient},
+    client::{HubClient, HubEvent},
     server::{legacy, route::Who, routes},
 };
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn connect(server: &Server, hub: &str, token: &str) -> HubClient {
 async fn called(hub: &mut HubClient) -> (String, Value) {
     loop {
         let event = tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap();
-        if let Event::Invocation { target, arguments } = event {
+        if let HubEvent::Invocation { target, arguments } = event {
             assert_eq!(arguments.len(), 1);
             let text = arguments[0].as_str().expect("JSON in a text");
             return (target, serde_json::from_str(text).unwrap());
@@ -163,8 +163,7 @@ async fn the_existing_routes_refuse_the_wrong_callers_in_their_form() {
     let phone = server.phone(PHONE);
     let idle = server.user("idle", "Broadcast");
     let body = json!({ "recipientPhoneNumber": "771234567", "messageContent": "x" }).to_string();
-    let existing =
-        routes::all().iter().filter(|route| route.is_existing && route.who != Who::Anyone);
+    let existing = routes::all().iter().filter(|route| route.is_legacy && route.who != Who::Anyone);
     let mut count = 0;
     for (method, path) in existing.map(|route| (route.method.as_str(), route.path)) {
         count += 1;

@@ -21,7 +21,7 @@ async fn it_stops_on_a_signal_with_sockets_open_and_tells_them_to_come_back() {
     let closing = async {
         loop {
             match hub.next().await {
-                Ok(esh3ar::client::Event::Close { error, allow_reconnect }) => {
+                Ok(esh3ar::client::HubEvent::Close { error, allow_reconnect }) => {
                     assert_eq!((error, allow_reconnect), (None, true));
                     return;
                 }
@@ -46,7 +46,7 @@ async fn a_second_server_on_the_folder_is_refused_with_words() {
     let output = run(&server.data(), &["serve", "--listen", "127.0.0.1:0"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(5), "{text}");
-    assert!(text.contains("is being served by process") && text.contains("hint:"), "{text}");
+    assert!(text.contains("is already in use by process") && text.contains("hint:"), "{text}");
     assert!(begun.elapsed() < DEADLINE);
     assert_eq!(server.request("GET", "/health", None, None).await.0, 200, "the first goes on");
 }

@@ -155,7 +155,7 @@ async fn tls_is_served_and_a_renewed_certificate_taken_up() {
     // A broken pair keeps the last good one.
     fs::write(path.join("cert.pem"), "nonsense").unwrap();
     let told = async {
-        while !server.log().contains("the old certificate is kept") {
+        while !server.log().contains("keeping the old certificate") {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };

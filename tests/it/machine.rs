@@ -15,22 +15,24 @@ use std::{
 use esh3ar::{
     app::{
         App, Caller, Clock, Settings,
-        access::Identity,
-        dead_letters::Action,
-        ledger::Said,
+        delivery::dead_letters::DeadLetterAction,
+        delivery::receipts::ReceiptKind,
+        identity::access::Identity,
         messages::{SendRequest, Sent},
     },
     domain::{
         ContentType, Message, MessageId, Party, Permission, Permissions, Phone, Priority, Status,
         TokenId, UserId,
-        feed::{Attempt, Batch, Feed, Found, LATE, Live, PAGE},
+        feed::{
+            Deliverable, DeliveryAttempt, Feed, FeedBatch, LiveDecision, MAX_REORDERING, PAGE_SIZE,
+        },
         limits::Limits,
-        message::Draft,
+        message::MessageDraft,
         retry::RetryPolicy,
     },
-    presence::{Outbound, Seat},
+    presence::{Outbound, Registration},
     queue::Queue,
-    store::{Store, dead_letters::Filter, messages},
+    store::{Store, dead_letters::DeadLetterFilter, messages},
 };
 use proptest::{prelude::*, test_runner::Config};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
@@ -163,7 +165,7 @@ fn assert_lanes(taken: &[i16]) {
 }
 
 struct Device {
-    seat: Seat,
+    registration: Registration,
     feed: Feed,
     came: time::OffsetDateTime,
     /// What it shows on this connection, in order.
@@ -188,14 +190,17 @@ struct Machine {
     last: HashMap<MessageId, (i32, i16, u16)>,
 }
 
-fn found(message: &Message) -> Found {
-    let attempt = Attempt {
+fn found(message: &Message) -> Deliverable {
+    let attempt = DeliveryAttempt {
         id: message.id,
-        place: message.place,
+        position: message.position,
         generation: message.generation,
         retry_count: message.retry_count,
     };
-    Found { attempt, acknowledged: matches!(message.status, Status::Delivered | Status::Read) }
+    Deliverable {
+        attempt,
+        acknowledged: matches!(message.status, Status::Delivered | Status::Read),
+    }
 }
 
 impl Machine {
@@ -214,14 +219,18 @@ impl Machine {
     /// Waits until everything noted so far is written: the ledger takes it in order.
     async fn written(&self) {
         let nobody = MessageId(uuid::Uuid::nil());
-        self.app.say(&self.caller(0), Said::Acknowledged, vec![(nobody, None)]).await.unwrap();
+        self.app
+            .delivery
+            .acknowledge(&self.caller(0), ReceiptKind::Delivered, vec![(nobody, None)])
+            .await
+            .unwrap();
     }
 
     /// Lets everything happen that follows by itself.
     async fn settle(&mut self) {
         for _ in 0..2 {
-            while self.app.sweep().await.unwrap() {}
-            while self.app.queue_depths().iter().any(|(_, depth)| *depth > 0) {
+            while self.app.delivery.sweep().await.unwrap() {}
+            while self.app.process.queue_depths().iter().any(|(_, depth)| *depth > 0) {
                 let Queue::Local(queue) = self.app.queue() else { unreachable!("embedded") };
                 for share in 0..queue.shares() {
                     // What is there is there at once; an empty share is not waited for.
@@ -230,7 +239,7 @@ impl Machine {
                         let lanes: Vec<i16> =
                             taken.iter().map(|d| d.message.priority as i16).collect();
                         assert_lanes(&lanes);
-                        self.app.deliver(&taken).await;
+                        self.app.delivery.deliver(&taken).await;
                     }
                 }
             }
@@ -247,42 +256,43 @@ impl Machine {
         let Some(device) = &mut self.devices[who] else { return };
         let mut fresh: Vec<MessageId> = Vec::new();
         let mut deferred = Vec::new();
-        while let Some(outbound) = device.seat.try_next() {
+        while let Some(outbound) = device.registration.try_next() {
             match outbound {
                 Outbound::Deliver(delivery) => {
                     match device.feed.on_live(found(&delivery.message), now) {
-                        Live::Send => fresh.push(delivery.message.id),
-                        Live::Defer => deferred.push(delivery),
-                        Live::Hold | Live::Drop => {}
+                        LiveDecision::Send => fresh.push(delivery.message.id),
+                        LiveDecision::Defer => deferred.push(delivery),
+                        LiveDecision::Hold | LiveDecision::Drop => {}
                     }
                 }
-                Outbound::Nudge(from) => device.feed.on_nudge(from),
+                Outbound::Resync(from) => device.feed.on_resync(from),
                 Outbound::Acknowledged(ids) => {
                     device.feed.on_acknowledged_elsewhere(ids.iter().copied());
                 }
                 _ => {}
             }
         }
-        if let Some(missed) = device.seat.take_missed() {
+        if let Some(missed) = device.registration.take_missed() {
             missed.from.into_iter().for_each(|from| device.feed.on_passed_over(from));
-            device.feed.on_nudge(missed.about);
+            device.feed.on_resync(missed.about);
         }
         while let Some(reading) = device.feed.begin_read() {
             if device.feed.is_new() {
-                let before = MessageId::first_of(device.came - LATE);
-                let before = self.app.latest_acknowledged(&caller, before).await.unwrap();
+                let before = MessageId::first_of(device.came - MAX_REORDERING);
+                let before = self.app.delivery.latest_acknowledged(&caller, before).await.unwrap();
                 device.feed.on_opened(&before, now);
             }
-            let since = device.came - LATE;
-            let unsent = self.app.unsent(&caller, &reading, since, PAGE).await.unwrap();
-            let unsent: Vec<Found> = unsent.iter().map(found).collect();
+            let since = device.came - MAX_REORDERING;
+            let unsent =
+                self.app.delivery.unsent(&caller, &reading, since, PAGE_SIZE).await.unwrap();
+            let unsent: Vec<Deliverable> = unsent.iter().map(found).collect();
             match device.feed.on_read(&unsent, false, now) {
-                Batch::Page(ids) | Batch::Singly(ids) => fresh.extend(ids),
-                Batch::Nothing => {}
+                FeedBatch::Page(ids) | FeedBatch::Singly(ids) => fresh.extend(ids),
+                FeedBatch::Nothing => {}
             }
         }
         for delivery in deferred {
-            if device.feed.on_live(found(&delivery.message), now) == Live::Send {
+            if device.feed.on_live(found(&delivery.message), now) == LiveDecision::Send {
                 fresh.push(delivery.message.id);
             }
         }
@@ -315,8 +325,13 @@ impl Machine {
             happened(&RARE.late);
         }
         let said = ids.iter().map(|id| (*id, None)).collect();
-        let changed =
-            self.app.say(&self.caller(who), Said::Acknowledged, said).await.unwrap().len();
+        let changed = self
+            .app
+            .delivery
+            .acknowledge(&self.caller(who), ReceiptKind::Delivered, said)
+            .await
+            .unwrap()
+            .len();
         // A word that was said before changes nothing, in whatever generation the message is.
         assert_eq!(changed, expected);
         self.acknowledged[who].extend(different.difference(&known));
@@ -329,14 +344,14 @@ impl Machine {
     async fn send(&mut self, to: usize, priority: Priority) {
         let request = SendRequest {
             to: self.phones[to].as_str().to_owned(),
-            draft: Draft {
+            draft: MessageDraft {
                 subject: None,
                 content: "x".to_owned(),
                 content_type: ContentType::default(),
                 priority,
             },
         };
-        let sent = self.app.send(&self.shop, request, None, |_| (202, String::new()));
+        let sent = self.app.messages.send(&self.shop, request, None, |_| (202, String::new()));
         let Ok(Sent::Now(message)) = sent.await else { panic!("not accepted") };
         self.sent[to].push((message.id, priority));
     }
@@ -351,19 +366,20 @@ impl Machine {
             }
             Step::Connect(who) => {
                 let party = Party::Mobile(self.phones[*who].clone());
-                let seat = self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
-                let timeout = self.app.live().retry.acknowledge_timeout;
+                let registration =
+                    self.app.presence().local().register(party, TokenId(uuid::Uuid::nil()));
+                let timeout = self.app.runtime_settings().retry.acknowledge_timeout;
                 let came = self.clock.now();
-                let feed = Feed::new(timeout, MessageId::first_of(came - LATE));
-                self.devices[*who] = Some(Device { seat, feed, came, shown: Vec::new() });
+                let feed = Feed::new(timeout, MessageId::first_of(came - MAX_REORDERING));
+                self.devices[*who] = Some(Device { registration, feed, came, shown: Vec::new() });
             }
             Step::Die(who) => {
                 let mut device = self.devices[*who].take().unwrap();
                 let at = self.clock.now();
                 let lost: Vec<_> =
                     device.feed.abandon().into_iter().map(|(attempt, _)| (attempt, at)).collect();
-                drop(device.seat);
-                self.app.note_written(lost, Some("socket_broken"));
+                drop(device.registration);
+                self.app.delivery.record_written(lost, Some("socket_broken"));
             }
             Step::Acknowledge { by, all } => {
                 let Some(device) = &self.devices[*by] else { return };
@@ -388,22 +404,38 @@ impl Machine {
                 for device in self.devices.iter_mut().flatten() {
                     let overdue = device.feed.on_tick(now);
                     let sent = overdue.sent.into_iter().map(|(attempt, _)| (attempt, at)).collect();
-                    self.app.note_written(sent, None);
+                    self.app.delivery.record_written(sent, None);
                     let missed = overdue.missed.into_iter().map(|(attempt, _)| (attempt, at));
-                    self.app.note_missed(missed.collect());
+                    self.app.delivery.record_missed(missed.collect());
                 }
             }
             Step::Requeue => {
-                let filter = Filter { kind: Some("delivery".to_owned()), ..Filter::default() };
-                for letter in
-                    self.app.dead_letters(&operator(), &filter, 10_000).await.unwrap().items
+                let filter = DeadLetterFilter {
+                    kind: Some("delivery".to_owned()),
+                    ..DeadLetterFilter::default()
+                };
+                for letter in self
+                    .app
+                    .delivery
+                    .list_dead_letters(&operator(), &filter, 10_000)
+                    .await
+                    .unwrap()
+                    .items
                 {
                     let mine = letter.to.is_some_and(|to| self.phones.contains(&to));
-                    let filter = Filter { ids: vec![letter.id], ..Filter::default() };
+                    let filter =
+                        DeadLetterFilter { ids: vec![letter.id], ..DeadLetterFilter::default() };
                     if mine {
                         happened(&RARE.put_back);
                         self.app
-                            .change_dead_letters(Action::Requeue, &operator(), &filter, 1, |_| ())
+                            .delivery
+                            .change_dead_letters(
+                                DeadLetterAction::Requeue,
+                                &operator(),
+                                &filter,
+                                1,
+                                |_| (),
+                            )
                             .await
                             .unwrap();
                     }
@@ -415,13 +447,13 @@ impl Machine {
     async fn check(&mut self) {
         for who in 0..PHONES {
             let mut waiting = Vec::new();
-            let filter = messages::Filter {
+            let filter = messages::MessageFilter {
                 recipient: Some(self.phones[who].clone()),
                 after: Some(MessageId(uuid::Uuid::nil())),
-                ..messages::Filter::default()
+                ..messages::MessageFilter::default()
             };
             let stored =
-                self.app.list_all_messages(&operator(), &filter, 10_000).await.unwrap().items;
+                self.app.messages.list_all(&operator(), &filter, 10_000).await.unwrap().items;
             let ids = |all: &[Message]| all.iter().map(|m| m.id).collect::<Vec<_>>();
             let sent: Vec<MessageId> = self.sent[who].iter().map(|(id, _)| *id).collect();
             assert_eq!(ids(&stored), sent, "what was accepted is stored, and nothing else");
@@ -448,7 +480,8 @@ impl Machine {
                 }
             }
             // Property 14: what waits is found, all of it, oldest first.
-            let found = self.app.pending_after(&self.caller(who), None, 1000).await.unwrap();
+            let found =
+                self.app.delivery.pending_after(&self.caller(who), None, 1000).await.unwrap();
             assert_eq!(ids(&found), waiting);
         }
     }
@@ -478,11 +511,11 @@ impl StateMachineTest for OverTheStore {
             writes_per_user_per_minute: 0,
             writes_per_business_user_per_minute: 0,
             admin_requests_per_minute: 0,
-            ..usual.live.limits
+            ..usual.runtime.limits
         };
-        let retry = RetryPolicy { attempts: RETRIES, ..usual.live.retry };
-        let live = esh3ar::app::Live { limits, retry, ..usual.live };
-        let settings = Settings { clock: clock.clone(), live, ..usual };
+        let retry = RetryPolicy { attempts: RETRIES, ..usual.runtime.retry };
+        let runtime = esh3ar::app::RuntimeSettings { limits, retry, ..usual.runtime };
+        let settings = Settings { clock: clock.clone(), runtime, ..usual };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let case = CASES.fetch_add(1, Ordering::Relaxed);
         let app = ground.runtime.block_on(async {

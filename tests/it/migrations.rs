@@ -65,7 +65,7 @@ async fn rows_of_the_one_way_system_survive_and_read_as_one_way() {
         assert_eq!(rows[n].get::<_, &str>(5), "+967771234567");
     }
     // And they are read by the same code as new ones.
-    let filter = esh3ar::store::messages::Filter::default();
+    let filter = esh3ar::store::messages::MessageFilter::default();
     let found = esh3ar::store::messages::list(&client, &filter, 10).await.unwrap().unwrap();
     let messages = found.items;
     assert_eq!(messages.len(), 6);
@@ -110,7 +110,7 @@ async fn a_newer_or_changed_schema_is_refused_and_two_at_once_are_one() {
         let output = run(&server.data(), &arguments);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(5), "{arguments:?}: {text}");
-        assert!(text.contains("the schema is at version 999"), "{text}");
+        assert!(text.contains("the database schema has version 999"), "{text}");
     }
 }
 

@@ -90,7 +90,7 @@ async fn a_number_is_the_same_wherever_it_comes_in() {
     assert_eq!(server.request("GET", books, Some(&root), None).await.0, 200);
     for (typed, part) in [
         ("771234567.0", "spreadsheet"),
-        ("+49015123456789", "within the country only"),
+        ("+49015123456789", "national prefix"),
         ("+99912345678", "country code"),
         ("+9677712", "length"),
     ] {

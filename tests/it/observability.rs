@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use esh3ar::telemetry::metrics::{ALL, Kind};
+use esh3ar::telemetry::metrics::{METRICS, MetricKind};
 
 use crate::support::{
     DEADLINE, Folder, Server,
@@ -29,9 +29,9 @@ fn names(text: &str) -> BTreeSet<String> {
 
 /// As Prometheus knows it: histograms are several.
 fn exists(name: &str) -> bool {
-    ALL.iter().any(|(known, kind, _)| match kind {
-        Kind::Counter | Kind::Gauge => name == *known,
-        Kind::Seconds | Kind::Size => ["_bucket", "_sum", "_count"]
+    METRICS.iter().any(|(known, kind, _)| match kind {
+        MetricKind::Counter | MetricKind::Gauge => name == *known,
+        MetricKind::Seconds | MetricKind::Size => ["_bucket", "_sum", "_count"]
             .iter()
             .any(|suffix| name.strip_suffix(suffix) == Some(*known)),
     })
@@ -54,12 +54,15 @@ fn alerts_and_the_dashboard_name_metrics_that_there_are() {
 fn every_metric_is_documented() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
     let page = fs::read_to_string(page).unwrap();
-    for (name, _, meaning) in ALL {
+    for (name, _, meaning) in METRICS {
         assert!(page.contains(&format!("| `{name}` |")), "docs/METRICS.md lacks {name}");
         assert!(page.contains(meaning), "docs/METRICS.md says something else of {name}");
     }
     for name in names(&page) {
-        assert!(ALL.iter().any(|(known, _, _)| *known == name), "docs/METRICS.md tells of {name}");
+        assert!(
+            METRICS.iter().any(|(known, _, _)| *known == name),
+            "docs/METRICS.md tells of {name}"
+        );
     }
 }
 
@@ -79,11 +82,11 @@ fn the_alerts_fire_when_they_should_and_only_then() {
         assert!(output.status.success(), "{output:?}");
     }
     // And what to do about each is written down.
-    let operations = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATIONS.md");
+    let operations = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations/alerts.md");
     let operations = fs::read_to_string(operations).unwrap();
     let rules = fs::read_to_string(packaging("prometheus/esh3ar.rules.yml")).unwrap();
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        assert!(operations.contains(&format!("`{alert}`")), "docs/OPERATIONS.md lacks {alert}");
+        assert!(operations.contains(&format!("`{alert}`")), "alerts.md lacks {alert}");
     }
 }
 
@@ -249,7 +252,10 @@ async fn what_a_server_counts_can_be_read_by_prometheus() {
     let page = crate::support::get(format!("{}/metrics", server.metrics)).await.unwrap();
     let page = page.text().await.unwrap();
     for name in names(&page) {
-        assert!(exists(&name) || ALL.iter().any(|(known, _, _)| *known == name), "{name} is new");
+        assert!(
+            exists(&name) || METRICS.iter().any(|(known, _, _)| *known == name),
+            "{name} is new"
+        );
     }
     if !is_there(Path::new("/usr/bin/promtool").is_file(), "promtool") {
         return;

@@ -9,7 +9,10 @@ use std::{
 
 use esh3ar::{
     domain::{MessageId, Priority},
-    queue::rabbit::{Choice, Consumer, Counts, Kind, Rabbit, Settings, State, WakeUp},
+    queue::rabbit::{
+        BrokerSettings, BrokerState, Consumer, PublishCounts, QueueType, QueueTypeChoice, Rabbit,
+        WakeUp,
+    },
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -25,8 +28,8 @@ use crate::support::{
 
 const PARTITIONS: u16 = 4;
 
-fn settings(url: &str) -> Settings {
-    Settings::new(url, PARTITIONS, Choice::Auto).unwrap()
+fn settings(url: &str) -> BrokerSettings {
+    BrokerSettings::new(url, PARTITIONS, QueueTypeChoice::Auto).unwrap()
 }
 
 /// Work that ends with its owner: by `stop` in order, dropped at once.
@@ -59,12 +62,12 @@ impl Drop for Running {
     }
 }
 
-async fn connected(mut state: watch::Receiver<State>) {
-    let found = state.wait_for(State::is_connected);
+async fn connected(mut state: watch::Receiver<BrokerState>) {
+    let found = state.wait_for(BrokerState::is_connected);
     tokio::time::timeout(DEADLINE, found).await.expect("a connection in time").unwrap();
 }
 
-async fn publisher(settings: &Settings) -> (Rabbit, Running) {
+async fn publisher(settings: &BrokerSettings) -> (Rabbit, Running) {
     let (rabbit, work) = Rabbit::new(settings);
     let running = Running::spawn(|stop| work.run(stop));
     connected(rabbit.state()).await;
@@ -78,7 +81,7 @@ struct Worker {
     running: Running,
 }
 
-async fn worker(settings: &Settings, partitions: &[u16]) -> Worker {
+async fn worker(settings: &BrokerSettings, partitions: &[u16]) -> Worker {
     let (plan, planned) = watch::channel(partitions.to_vec());
     let (consumer, work) = Consumer::new(settings, 1, planned);
     let running = Running::spawn(|stop| work.run(stop));
@@ -94,7 +97,7 @@ impl Worker {
             let next = tokio::time::timeout(DEADLINE, self.consumer.next(0)).await;
             let next = next.unwrap_or_else(|_| panic!("{} of {count} came", taken.len()));
             taken.extend(&next.wake_ups);
-            next.done();
+            next.ack();
         }
         taken
     }
@@ -140,14 +143,14 @@ async fn offer_until_confirmed(rabbit: &Rabbit, lane: Priority, partition: i16, 
     }
 }
 
-fn total(counts: Counts) -> u64 {
-    let Counts { confirmed, no_room, returned, refused, timed_out, cut_off } = counts;
+fn total(counts: PublishCounts) -> u64 {
+    let PublishCounts { confirmed, no_room, returned, refused, timed_out, cut_off } = counts;
     confirmed + no_room + returned + refused + timed_out + cut_off
 }
 
 /// Everything that was offered has been confirmed.
 async fn confirmed(rabbit: &Rabbit, count: u64) {
-    let wanted = Counts { confirmed: count, ..Counts::default() };
+    let wanted = PublishCounts { confirmed: count, ..PublishCounts::default() };
     wait_for("confirmations", || (rabbit.counts() == wanted).then_some(())).await;
 }
 
@@ -258,7 +261,7 @@ async fn what_is_dropped_comes_again() {
     drop(first.running);
     assert_eq!(second.take(5).await, wake_ups(0, 5));
     // What the dead one says is of no concern any more.
-    in_hand.done();
+    in_hand.ack();
     rabbit.offer(Priority::Normal, 0, wake_ups(5, 5));
     assert_eq!(second.take(5).await, wake_ups(5, 5));
 }
@@ -285,7 +288,7 @@ async fn a_poison_frame_among_a_thousand_blocks_nobody() {
         let next = tokio::time::timeout(DEADLINE, worker.consumer.next_dead()).await.unwrap();
         let body = String::from_utf8(next.body.clone()).unwrap();
         dead.insert(body, (next.queue.clone(), next.reason.clone()));
-        next.done();
+        next.ack();
     }
     let (queue, reason) = &dead[r#"{"v":9,"a":"b"}"#];
     assert_eq!(queue, "esh3ar.v1.normal.2");
@@ -360,7 +363,7 @@ impl Round<'_> {
             let first = futures_util::future::select_all(takes);
             let (taken, by, _) = tokio::time::timeout(DEADLINE, first).await.expect("a taker");
             assert_eq!(taken.wake_ups, [wake_up(self.next)]);
-            taken.done();
+            taken.ack();
             *leader = by;
         }
         leaders
@@ -392,7 +395,7 @@ async fn a_silent_network_is_noticed_and_left() {
     proxy.set(Fault::Stall);
     let mut states = [rabbit.state(), worker.consumer.state()];
     for state in &mut states {
-        let down = state.wait_for(|state| matches!(state, State::Down { .. }));
+        let down = state.wait_for(|state| matches!(state, BrokerState::Down { .. }));
         tokio::time::timeout(DEADLINE, down).await.expect("a notice in time").unwrap();
     }
     rabbit.offer(Priority::High, 0, wake_ups(0, 3));
@@ -433,7 +436,7 @@ async fn a_full_queue_refuses_what_is_new() {
         wait_for("an outcome", || (rabbit.counts() != before).then_some(())).await;
     }
     let counts = rabbit.counts();
-    assert_eq!(counts, Counts { confirmed: 5, refused: 4, ..Counts::default() });
+    assert_eq!(counts, PublishCounts { confirmed: 5, refused: 4, ..PublishCounts::default() });
     let worker = worker(&settings, &[3]).await;
     assert_eq!(worker.take(5).await, wake_ups(0, 5));
 }
@@ -441,8 +444,9 @@ async fn a_full_queue_refuses_what_is_new() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_kind_of_queue_that_is_there_is_kept() {
     let Some(host) = VirtualHost::new().await else { return };
-    let fixed = |kind| Settings::new(&host.url(), PARTITIONS, Choice::Fixed(kind)).unwrap();
-    let (quorum, _one) = publisher(&fixed(Kind::Quorum)).await;
+    let fixed =
+        |kind| BrokerSettings::new(&host.url(), PARTITIONS, QueueTypeChoice::Fixed(kind)).unwrap();
+    let (quorum, _one) = publisher(&fixed(QueueType::Quorum)).await;
     let kinds: BTreeSet<String> = host
         .list("queues")
         .iter()
@@ -454,11 +458,11 @@ async fn the_kind_of_queue_that_is_there_is_kept() {
     quorum.offer(Priority::Low, 0, wake_ups(0, 500));
     assert_eq!(worker.take(500).await, wake_ups(0, 500));
     // And who insists is told.
-    let (classic, work) = Rabbit::new(&fixed(Kind::Classic));
+    let (classic, work) = Rabbit::new(&fixed(QueueType::Classic));
     let _two = Running::spawn(|stop| work.run(stop));
     let mut state = classic.state();
     let told = state.wait_for(
-        |state| matches!(state, State::Down { why, .. } if why.contains("with other properties")),
+        |state| matches!(state, BrokerState::Down { why, .. } if why.contains("with other properties")),
     );
     tokio::time::timeout(DEADLINE, told).await.expect("a refusal in time").unwrap();
 }
@@ -502,7 +506,7 @@ async fn a_broker_that_is_killed_wiped_and_alarmed() {
     // Killed: both sides come back by themselves.
     broker.kill();
     let mut state = rabbit.state();
-    state.wait_for(|state| matches!(state, State::Down { .. })).await.unwrap();
+    state.wait_for(|state| matches!(state, BrokerState::Down { .. })).await.unwrap();
     rabbit.offer(Priority::Normal, 0, wake_ups(10, 10));
     broker.launch().await;
     let up = Instant::now();
@@ -522,7 +526,7 @@ async fn a_broker_that_is_killed_wiped_and_alarmed() {
     // Alarmed: the broker says so when something is published; then nothing goes out and nobody hangs.
     broker.alarm(true).await;
     rabbit.offer(Priority::High, 0, wake_ups(30, 10));
-    let blocked = state.wait_for(|state| matches!(state, State::Blocked { .. }));
+    let blocked = state.wait_for(|state| matches!(state, BrokerState::Blocked { .. }));
     tokio::time::timeout(DEADLINE, blocked).await.expect("a notice in time").unwrap();
     let before = rabbit.counts();
     let offering = Instant::now();

@@ -69,7 +69,7 @@ impl Ground {
 async fn a_raised_limit_lets_more_through_and_a_mistake_changes_nothing() {
     // Per hour: nothing becomes free while this runs.
     let ground = Ground::start("[limits]\nmessages_per_hour = 3\n").await;
-    ground.server.expect_error("nothing is taken up");
+    ground.server.expect_error("configuration not applied");
     let shop = ground.server.user("shop", "SendMessages");
     let since = "esh3ar_config_last_reload_success_timestamp_seconds";
     assert!(ground.server.metric(since).await > 1.0e9, "when it started is a time too");
@@ -118,7 +118,7 @@ async fn a_raised_limit_lets_more_through_and_a_mistake_changes_nothing() {
 #[tokio::test]
 async fn what_the_process_refuses_is_the_command_s_failure() {
     let ground = Ground::start("").await;
-    ground.server.expect_error("nothing is taken up");
+    ground.server.expect_error("configuration not applied");
     ground.write("[log]\nlevell = 1\n");
     let good = ground.server.folder.path().join("good.toml");
     fs::write(&good, "").unwrap();

@@ -179,24 +179,20 @@ async fn what_goes_wrong_is_told_apart() {
         assert!(error.starts_with("error: ") && error.contains(text), "{error}");
         assert!(!error.contains("esh_"), "a token in a message: {error}");
     };
-    ends(
-        Elsewhere::new(&server, "esh_wrong").run(&["user", "list"]),
-        5,
-        "does not take this token",
-    );
-    ends(Elsewhere::new(&server, &shop).run(&["user", "list"]), 5, "may not administer");
+    ends(Elsewhere::new(&server, "esh_wrong").run(&["user", "list"]), 5, "rejected the token");
+    ends(Elsewhere::new(&server, &shop).run(&["user", "list"]), 5, "not an administrator's token");
     ends(Elsewhere::new(&server, "").run(&["user", "list"]), 2, "--token-file");
     ends(good.run(&["user", "show", "nobody"]), 4, "no such user");
     ends(good.run(&["user", "add", "Shop"]), 5, "already");
     ends(good.run(&["mobile", "add", "12"]), 2, "phone");
     ends(good.run(&["user", "disable", "root", "--yes"]), 5, "last");
-    ends(good.run(&["migrate"]), 2, "its own machine");
+    ends(good.run(&["migrate"]), 2, "works only on the machine");
     ends(good.run(&["message", "list", "--limit", "0"]), 2, "above 0");
     let mut command = good.command();
     command.args(["user", "list", "--url", &good.url, "--token-file", "/dev/zero"]);
     ends(command.output().unwrap(), 78, "longer than 4 KiB");
     for (local, next) in [
-        (&["backup", "x"][..], "run there: esh3ar backup FILE"),
+        (&["backup", "x"][..], "run esh3ar backup FILE on the server"),
         (&["restore", "x"], "run there: esh3ar restore FILE"),
         (&["init"], "run it on the server"),
     ] {
@@ -213,9 +209,9 @@ async fn what_goes_wrong_is_told_apart() {
     ends(good.run(&["user", "list", "--data-dir", "/tmp"]), 2, "--data-dir");
     let away = Elsewhere { url: "http://127.0.0.1:1".to_owned(), folder: Folder::new() };
     std::fs::write(away.folder.path().join("token"), "esh_x").unwrap();
-    ends(away.run(&["user", "list"]), 69, "cannot be reached");
+    ends(away.run(&["user", "list"]), 69, "cannot reach http://127.0.0.1:1");
     let no_url = Elsewhere { url: "messages.example.org".to_owned(), ..away };
-    ends(no_url.run(&["user", "list"]), 2, "no address");
+    ends(no_url.run(&["user", "list"]), 2, "not a valid server address");
     // Something that is not esh3ar.
     let other = Elsewhere { url: server.metrics.clone(), ..no_url };
     let output = other.run(&["user", "list"]);
@@ -274,7 +270,7 @@ async fn who_listens_with_a_token_that_is_no_good_is_told() {
     };
     let output = listen("bad").wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(5));
-    assert!(said(&output).contains("does not take this token; hint: "), "{}", said(&output));
+    assert!(said(&output).contains("rejected the token; hint: "), "{}", said(&output));
     let mut listening = listen(&shop);
     let mut told = BufReader::new(listening.stderr.take().unwrap()).lines();
     assert!(told.next().unwrap().unwrap().contains("connected to"));
@@ -288,5 +284,5 @@ async fn who_listens_with_a_token_that_is_no_good_is_told() {
     let (code, told) =
         tokio::time::timeout(crate::support::DEADLINE, ended).await.unwrap().unwrap();
     assert_eq!(code, Some(5), "{told:?}");
-    assert!(told.last().unwrap().contains("does not take this token"), "{told:?}");
+    assert!(told.last().unwrap().contains("rejected the token"), "{told:?}");
 }

@@ -42,7 +42,7 @@ async fn everything_of_a_number_is_given_out_and_erased_from_elsewhere() {
     let out = elsewhere.folder.path().join("all.jsonl");
     let out = out.to_str().unwrap();
     let output = elsewhere.run(&["mobile", "export", GONE, "--out", out]);
-    assert!(said(&output).contains("records are in"), "{}", said(&output));
+    assert!(said(&output).contains("records to"), "{}", said(&output));
     assert_eq!(std::fs::read(out).unwrap(), server.run(&["mobile", "export", GONE]).stdout);
     let log = elsewhere.json(&["audit", "access", "--action", "mobile.export", "--phone", GONE]);
     assert!(log.as_array().unwrap().iter().any(|entry| entry["actor"] == "root"), "{log}");
@@ -158,7 +158,7 @@ async fn what_breaks_off_is_not_taken_for_whole() {
     let output = tokio::task::spawn_blocking(move || asking.wait_with_output()).await;
     let output = output.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(69), "{}", said(&output));
-    assert!(said(&output).contains("not all there is"), "{}", said(&output));
+    assert!(said(&output).contains("the export is incomplete"), "{}", said(&output));
     server.launch().await;
     let whole = elsewhere.run(&["mobile", "export", GONE]);
     assert!(whole.status.success(), "{}", said(&whole));

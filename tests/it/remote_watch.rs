@@ -93,7 +93,7 @@ async fn the_dashboard_is_driven_by_hand_from_elsewhere() {
     let story = terminal.shows("Verdict").await;
     assert!(story.contains(&lost[0]) && story.contains("recipient · delivery"), "{story}");
     terminal.keys(&["r"]);
-    terminal.shows("Type y to put it back").await;
+    terminal.shows("Press y to requeue it").await;
     terminal.keys(&["y"]);
     terminal.shows("requeued").await;
     server.wait_status(&shop, &lost[0], "pending").await;

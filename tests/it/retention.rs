@@ -138,7 +138,7 @@ async fn one_process_at_a_time_removes() {
     let server = Server::start().await;
     // Its own pass has ended when the lock is free.
     let store = Store::new(server.database_config(), 3).unwrap();
-    let keeper = async || retention::keeper(&store).await.unwrap();
+    let keeper = async || retention::acquire(&store).await.unwrap();
     let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     let first = loop {
         if let Some(keeper) = keeper().await {

@@ -62,7 +62,7 @@ async fn it_tells_systemd_that_it_is_ready_lives_reloads_and_stops() {
         ("ESH3AR_CONFIG", config.as_str()),
     ];
     let mut server = Server::start_in(folder, &told).await;
-    server.expect_error("nothing is taken up");
+    server.expect_error("configuration not applied");
     let ready = ear.until("READY=1");
     assert!(ready.contains("STATUS=serving on 127.0.0.1:"), "{ready}");
     ear.until("WATCHDOG=1");
@@ -80,7 +80,7 @@ async fn it_tells_systemd_that_it_is_ready_lives_reloads_and_stops() {
     ear.until("READY=1");
     let log = server.log();
     assert!(
-        log.contains("these keys wait for a restart") && log.contains("http.header_timeout"),
+        log.contains("these keys need a restart") && log.contains("http.header_timeout"),
         "{log}"
     );
     assert_eq!(server.request("GET", "/health", None, None).await.0, 200);

@@ -1,11 +1,11 @@
 //! Several connections of one user: each gets everything, whichever of them acknowledges first
-//! (delivery.md, How 6).
+//! (docs/DELIVERY.md, Acknowledgement).
 
 use std::process::Command;
 
 use esh3ar::{
+    bench::checker::{History, ReceivedMessage, SendOutcome, SentMessage},
     domain::MessageId,
-    history::{History, Receipt, Send, Told},
 };
 use serde_json::Value;
 
@@ -36,19 +36,19 @@ fn history(text: &str) -> History {
         } else if let Some(connection) = number("closed") {
             history.closed(u32::try_from(connection).unwrap());
         } else if let Some(tag) = number("sent") {
-            history.sent(Send {
+            history.sent(SentMessage {
                 tag,
                 sender: small("sender"),
                 recipient: small("recipient"),
                 lane: 1,
                 began: number("began").unwrap(),
                 ended: number("ended").unwrap(),
-                told: id().map_or(Told::Nothing, Told::Accepted),
+                outcome: id().map_or(SendOutcome::Unknown, SendOutcome::Accepted),
                 place: place(),
             });
         } else if number("got").is_some() {
             let (tag, recipient) = (number("tag").unwrap(), small("recipient"));
-            history.received(Receipt {
+            history.received(ReceivedMessage {
                 connection: small("got"),
                 recipient,
                 tag,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use esh3ar::load::{Plan, figures::Figures};
+use esh3ar::bench::load::{Plan, results::LoadResults};
 
 use crate::{
     fault::{Load, beside, over, plan, target},
@@ -39,7 +39,7 @@ fn report(test: &str, text: &str) {
     println!("{test}: {text}");
 }
 
-fn text_of(figures: &Figures) -> String {
+fn text_of(figures: &LoadResults) -> String {
     let mut text = format!(
         "{} sent, {} accepted, {} received, slowest {:.1} s",
         figures.sent,
@@ -65,7 +65,7 @@ async fn load_on(cluster: &Cluster, rate: f64) -> Load {
     load
 }
 
-fn assert_kept(cluster: &Cluster, figures: &Figures) {
+fn assert_kept(cluster: &Cluster, figures: &LoadResults) {
     assert!(figures.report.is_clean(), "{}", figures.report);
     let ledger = run_json(&cluster.gateways[0].data(), &["audit", "delivery"]);
     assert_eq!(ledger["unaccounted"], 0, "{ledger}");

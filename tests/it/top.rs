@@ -285,12 +285,12 @@ async fn driven_by_hand_in_a_terminal() {
     let story = terminal.shows("Verdict").await;
     assert!(story.contains(&lost[0]) && story.contains("recipient · delivery"), "{story}");
     terminal.keys(&["r"]);
-    terminal.shows("Type y to put it back").await;
+    terminal.shows("Press y to requeue it").await;
     terminal.keys(&["x"]);
-    terminal.shows("left as it is").await;
+    terminal.shows("cancelled").await;
     assert_eq!(server.status(&shop, &lost[0]).await, "failed");
     terminal.keys(&["r"]);
-    terminal.shows("Type y to put it back").await;
+    terminal.shows("Press y to requeue it").await;
     terminal.keys(&["y"]);
     terminal.shows("requeued").await;
     server.wait_status(&shop, &lost[0], "pending").await;
@@ -311,14 +311,14 @@ async fn driven_by_hand_in_a_terminal() {
 async fn a_database_that_goes_is_told_and_comes_back() {
     let mut server = Server::start().await;
     let terminal = Tmux::start(server.folder.path(), 100, 30, &line(&server, "--readonly"));
-    terminal.shows("OK   all is well").await;
+    terminal.shows("OK   all healthy").await;
     server.stop().await;
     let screen = terminal.shows("FAIL").await;
     assert!(screen.contains("Processes 1") && screen.contains("read only"), "{screen}");
     // What it has is kept, and grows old.
     terminal.until("old data", |screen| screen.contains("OK   database")).await;
     server.launch().await;
-    terminal.shows("OK   all is well").await;
+    terminal.shows("OK   all healthy").await;
     // A service manager or a closed window ends it in order, too.
     let pid = terminal.ask(&["list-panes", "-F", "#{pane_pid}"]);
     let found = Command::new("pgrep").args(["-P", pid.trim()]).output().unwrap();

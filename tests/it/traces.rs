@@ -201,7 +201,7 @@ async fn who_is_not_asked_tells_nothing_and_a_collector_that_is_away_holds_nobod
         }
         lost = server.metric(failed).await;
     }
-    let said = server.log().matches("spans did not reach traces.endpoint").count();
+    let said = server.log().matches("trace export failed").count();
     assert_eq!(said, 1, "{}", server.log());
     assert_eq!(server.stop().await, Some(0));
 }

@@ -268,7 +268,7 @@ async fn goodbyes(server: &Server, token: &str, meanwhile: impl FnOnce()) -> Dur
         async {
             loop {
                 match tokio::time::timeout(DEADLINE, socket.next()).await.unwrap() {
-                    Ok(esh3ar::client::Event::Close { error, allow_reconnect }) => {
+                    Ok(esh3ar::client::HubEvent::Close { error, allow_reconnect }) => {
                         return (error.unwrap(), allow_reconnect);
                     }
                     Ok(_) => {}
@@ -313,7 +313,7 @@ async fn a_disabled_user_is_sent_away_and_an_expired_token_too() {
     run_json(&server.data(), &["user", "disable", "shop", "--yes"]);
     let goodbye = loop {
         let event = tokio::time::timeout(DEADLINE, hub.next()).await.unwrap().unwrap();
-        if let esh3ar::client::Event::Close { allow_reconnect, .. } = event {
+        if let esh3ar::client::HubEvent::Close { allow_reconnect, .. } = event {
             break allow_reconnect;
         }
     };

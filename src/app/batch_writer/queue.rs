@@ -13,10 +13,9 @@ use crate::domain::{FairQueue, Party};
 
 /// With so many callers in the last batch, more are on their way.
 const CROWD: usize = 12;
-/// The wait for them, which is within the 2 ms that delivery.md, How 3 allows.
+/// The wait for them, which is within the 2 ms that docs/DELIVERY.md, Batches allows.
 const CROWD_WAIT: Duration = Duration::from_millis(1);
 
-/// Where requests are put.
 pub(super) struct Sender<T> {
     shared: Arc<Shared<T>>,
 }

@@ -3,17 +3,22 @@
 use uuid::Uuid;
 
 use crate::{
-    app::App,
-    domain::{DeadLetterClass, job::Attempted},
+    app::Core,
+    domain::{DeadLetterClass, job::JobOutcome},
     mail::{self, Mail},
 };
 
-pub(super) async fn perform(app: &App, id: Uuid, subject: String, body: String) -> Attempted {
+pub(in crate::app) async fn perform(
+    core: &Core,
+    id: Uuid,
+    subject: String,
+    body: String,
+) -> JobOutcome {
     let class = DeadLetterClass::Provider;
-    match app.live().mailer.send(&Mail { id, subject, body }).await {
-        Ok(()) => Attempted::Done,
-        Err(mail::Error::Unreachable(reason)) => Attempted::Unreachable { reason },
-        Err(mail::Error::Temporary(reason)) => Attempted::Failed { class, reason },
-        Err(error) => Attempted::Rejected { class, reason: error.to_string() },
+    match core.runtime_settings().mailer.send(&Mail { id, subject, body }).await {
+        Ok(()) => JobOutcome::Done,
+        Err(mail::Error::Unreachable(reason)) => JobOutcome::Unreachable { reason },
+        Err(mail::Error::Temporary(reason)) => JobOutcome::Failed { class, reason },
+        Err(error) => JobOutcome::Rejected { class, reason: error.to_string() },
     }
 }

@@ -1,52 +1,53 @@
 //! Jobs: taken, performed, and given back with what follows from how it went.
 
 mod mail;
+mod notices;
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use super::{App, Error, clock::new_id};
+use super::{Core, Error, clock::new_id};
 use crate::{
     domain::{
         DeadLetterClass,
-        breaker::{self, Breaker, Passage},
-        job::{self, Attempted, JobKind, Next, Work},
+        breaker::{self, Breaker, BreakerPermit},
+        job::{self, JobKind, JobOutcome, JobPayload, JobTransition},
         provider::Provider,
     },
     store::{
-        Group,
-        jobs::{self, Taken},
+        StatementGroup,
+        jobs::{self, ClaimedJob},
     },
 };
 
 /// Wakes the workers of each kind, and knows how the providers do.
-pub(super) struct Workshop {
-    wakers: HashMap<JobKind, Notify>,
+struct JobState {
+    per_kind: HashMap<JobKind, Notify>,
     breakers: Mutex<HashMap<Provider, Breaker>>,
 }
 
-impl Default for Workshop {
+impl Default for JobState {
     fn default() -> Self {
-        let wakers = JobKind::ALL.into_iter().map(|kind| (kind, Notify::new())).collect();
-        Workshop { wakers, breakers: Mutex::default() }
+        let per_kind = JobKind::ALL.into_iter().map(|kind| (kind, Notify::new())).collect();
+        JobState { per_kind, breakers: Mutex::default() }
     }
 }
 
-impl Workshop {
-    pub(super) fn wake(&self, kind: JobKind) {
-        if let Some(waker) = self.wakers.get(&kind) {
+impl JobState {
+    fn wake(&self, kind: JobKind) {
+        if let Some(waker) = self.per_kind.get(&kind) {
             waker.notify_one();
         }
     }
 
     async fn woken(&self, kind: JobKind) {
-        match self.wakers.get(&kind) {
+        match self.per_kind.get(&kind) {
             Some(waker) => waker.notified().await,
             None => std::future::pending().await,
         }
@@ -71,33 +72,43 @@ impl Workshop {
         room: usize,
         now: OffsetDateTime,
     ) -> Result<usize, OffsetDateTime> {
-        let look = |provider: &Provider| self.breaker(*provider, |breaker| breaker.look(now));
-        let passages: Vec<Passage> = kind.providers().iter().map(look).collect();
-        breaker::worth_taking(&passages, room)
+        let look = |provider: &Provider| self.breaker(*provider, |breaker| breaker.peek(now));
+        let passages: Vec<BreakerPermit> = kind.providers().iter().map(look).collect();
+        breaker::takeable(&passages, room)
     }
 
     /// Asks for passage to the provider of a job.
-    fn pass(&self, job: &Taken, now: OffsetDateTime) -> Passage {
-        match job.work.as_ref().map(Work::provider) {
-            Some(provider) => self.breaker(provider, |breaker| breaker.pass(now)),
+    fn pass(&self, job: &ClaimedJob, now: OffsetDateTime) -> BreakerPermit {
+        match job.work.as_ref().map(JobPayload::provider) {
+            Some(provider) => self.breaker(provider, |breaker| breaker.acquire(now)),
             // It cannot be read, and gets no further than here.
-            None => Passage::Free,
+            None => BreakerPermit::Allow,
         }
     }
 }
 
 /// Jobs that were taken, and how long until there is reason to look again when there were none.
-pub enum Found {
-    /// Do these.
-    Jobs(Vec<Taken>),
+pub enum TakenJobs {
+    Jobs(Vec<ClaimedJob>),
     /// None, until then at the latest.
     Nothing(Duration),
 }
 
-impl App {
+/// Takes and performs jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct JobService {
+    core: Core,
+    state: Arc<JobState>,
+}
+
+impl JobService {
+    pub(super) fn new(core: &Core) -> JobService {
+        JobService { core: core.clone(), state: Arc::default() }
+    }
+
     /// Waits until there may be a job of a kind, at most this long.
-    pub async fn wait_for_job(&self, kind: JobKind, most: Duration) {
-        let woken = self.inner.workshop.woken(kind);
+    pub async fn wait(&self, kind: JobKind, most: Duration) {
+        let woken = self.state.woken(kind);
         let _ = tokio::time::timeout(most, woken).await;
     }
 
@@ -107,25 +118,27 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn take_jobs(&self, kind: JobKind, room: usize) -> Result<Found, Error> {
-        const IDLE: Duration = Duration::from_secs(1);
-        let now = self.clock().now();
-        let workshop = &self.inner.workshop;
-        let most = match workshop.worth_taking(kind, room, now) {
+    pub async fn take(&self, kind: JobKind, room: usize) -> Result<TakenJobs, Error> {
+        const POLL_INTERVAL: Duration = Duration::from_secs(1);
+        let now = self.core.clock().now();
+        let state = &self.state;
+        let most = match state.worth_taking(kind, room, now) {
             Ok(most) => most,
             Err(until) => {
-                let wait = Duration::try_from(until - now).unwrap_or(IDLE);
-                return Ok(Found::Nothing(wait.clamp(Duration::from_millis(10), IDLE)));
+                let wait = Duration::try_from(until - now).unwrap_or(POLL_INTERVAL);
+                return Ok(TakenJobs::Nothing(
+                    wait.clamp(Duration::from_millis(10), POLL_INTERVAL),
+                ));
             }
         };
-        let client = self.store().client_for(Group::Jobs).await?;
-        let taken = jobs::take(&client, kind, now, most, now + kind.lease()).await?;
+        let client = self.core.store().client_for(StatementGroup::Jobs).await?;
+        let taken = jobs::claim(&client, kind, now, most, now + kind.lease()).await?;
         if taken.is_empty() {
-            return Ok(Found::Nothing(IDLE));
+            return Ok(TakenJobs::Nothing(POLL_INTERVAL));
         }
         let mut passed = Vec::with_capacity(taken.len());
         for job in taken {
-            let Passage::Closed(until) = workshop.pass(&job, now) else {
+            let BreakerPermit::DenyUntil(until) = state.pass(&job, now) else {
                 passed.push(job);
                 continue;
             };
@@ -135,61 +148,65 @@ impl App {
             }
         }
         // Those that were put off have made way for others.
-        Ok(if passed.is_empty() { Found::Nothing(Duration::ZERO) } else { Found::Jobs(passed) })
+        Ok(if passed.is_empty() {
+            TakenJobs::Nothing(Duration::ZERO)
+        } else {
+            TakenJobs::Jobs(passed)
+        })
     }
 
     /// Performs a job, keeps its lease meanwhile, and writes what follows.
     ///
     /// # Errors
     /// Failures of the database; the job is done again when its lease ends.
-    pub async fn perform(&self, kind: JobKind, job: &Taken) -> Result<(), Error> {
-        self.failpoint("jobs_taken");
+    pub async fn perform(&self, kind: JobKind, job: &ClaimedJob) -> Result<(), Error> {
+        self.core.failpoint("jobs_taken");
         let attempted = {
             let attempt = self.attempt(job);
             tokio::pin!(attempt);
             loop {
                 tokio::select! {
-                    attempted = &mut attempt => break attempted,
-                    () = tokio::time::sleep(kind.lease() / 3) => {
-                        let until = self.clock().now() + kind.lease();
-                        let client = self.store().client_for(Group::Jobs).await?;
-                        if !jobs::renew(&client, job, until).await? {
-                            // Somebody else has it by now; what we do is theirs to repeat.
-                            return Ok(());
-                        }
-                    }
-                }
+                                    attempted = &mut attempt => break attempted,
+                                    () = tokio::time::sleep(kind.lease() / 3) => {
+                let until = self.core.clock().now() + kind.lease();
+                let client = self.core.store().client_for(StatementGroup::Jobs).await?;
+                                        if !jobs::renew(&client, job, until).await? {
+                                            // Somebody else has it by now; what we do is theirs to repeat.
+                                            return Ok(());
+                                        }
+                                    }
+                                }
             }
         };
-        self.failpoint("jobs_performed");
-        let now = self.clock().now();
-        if let Some(provider) = job.work.as_ref().map(Work::provider) {
-            self.inner.workshop.breaker(provider, |breaker| match &attempted {
-                Attempted::Unreachable { .. } => breaker.failed(now),
-                Attempted::Done | Attempted::Failed { .. } | Attempted::Rejected { .. } => {
+        self.core.failpoint("jobs_performed");
+        let now = self.core.clock().now();
+        if let Some(provider) = job.work.as_ref().map(JobPayload::provider) {
+            self.state.breaker(provider, |breaker| match &attempted {
+                JobOutcome::Unreachable { .. } => breaker.failed(now),
+                JobOutcome::Done | JobOutcome::Failed { .. } | JobOutcome::Rejected { .. } => {
                     breaker.succeeded();
                 }
             });
         }
         let name = match &attempted {
-            Attempted::Done => "done",
-            Attempted::Failed { .. } => "failed",
-            Attempted::Rejected { .. } => "rejected",
-            Attempted::Unreachable { .. } => "unreachable",
+            JobOutcome::Done => "done",
+            JobOutcome::Failed { .. } => "failed",
+            JobOutcome::Rejected { .. } => "rejected",
+            JobOutcome::Unreachable { .. } => "unreachable",
         };
         metrics::counter!("esh3ar_jobs_total", "kind" => kind.name(), "result" => name)
             .increment(1);
-        let client = self.store().client_for(Group::Jobs).await?;
-        let ours = match job::after(kind, job.attempts, job.created_at, now, attempted) {
-            Next::Finish => jobs::finish(&client, job).await?,
-            Next::Retry { attempts, after, reason } => {
+        let client = self.core.store().client_for(StatementGroup::Jobs).await?;
+        let ours = match job::after_attempt(kind, job.attempts, job.created_at, now, attempted) {
+            JobTransition::Finish => jobs::finish(&client, job).await?,
+            JobTransition::Retry { attempts, after, reason } => {
                 let (of, after_ms) = (kind.retries(), after.as_millis());
                 tracing::warn!(
                     kind = kind.name(), job = %job.id, retry = attempts, of, after_ms, reason, "a job is retried"
                 );
                 jobs::retry(&client, job, attempts, now + after, &reason, now).await?
             }
-            Next::Bury { class, reason } => {
+            JobTransition::Bury { class, reason } => {
                 tracing::error!(kind = kind.name(), job = %job.id, reason, "a job is given up");
                 jobs::bury(&client, job, class, &reason, new_id(), now).await?
             }
@@ -201,10 +218,12 @@ impl App {
     }
 
     /// Does what a job is to do: each kind has its performer in a module of its own.
-    async fn attempt(&self, job: &Taken) -> Attempted {
+    async fn attempt(&self, job: &ClaimedJob) -> JobOutcome {
         match job.work.clone() {
-            Some(Work::Mail { subject, body }) => mail::perform(self, job.id, subject, body).await,
-            None => Attempted::Rejected {
+            Some(JobPayload::Mail { subject, body }) => {
+                mail::perform(&self.core, job.id, subject, body).await
+            }
+            None => JobOutcome::Rejected {
                 class: DeadLetterClass::Content,
                 reason: "its payload cannot be read".to_owned(),
             },
@@ -215,18 +234,18 @@ impl App {
     ///
     /// # Errors
     /// Failures of the database; its lease ends by itself.
-    pub async fn release_job(&self, job: &Taken) -> Result<(), Error> {
-        let client = self.store().client_for(Group::Jobs).await?;
-        jobs::release(&client, job, self.clock().now()).await?;
+    pub async fn release(&self, job: &ClaimedJob) -> Result<(), Error> {
+        let client = self.core.store().client_for(StatementGroup::Jobs).await?;
+        jobs::release(&client, job, self.core.clock().now()).await?;
         Ok(())
     }
 
-    /// How many jobs of a kind wait or are in hand.
+    /// How many jobs of a kind wait or are being performed.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn count_jobs(&self, kind: JobKind) -> Result<i64, Error> {
-        Ok(jobs::count(&self.store().client_for(Group::Jobs).await?, kind).await?)
+    pub async fn count(&self, kind: JobKind) -> Result<i64, Error> {
+        Ok(jobs::count(&self.core.store().client_for(StatementGroup::Jobs).await?, kind).await?)
     }
 }
 
@@ -234,29 +253,29 @@ impl App {
 mod tests {
     use super::*;
 
-    fn taken(work: Option<Work>) -> Taken {
+    fn taken(work: Option<JobPayload>) -> ClaimedJob {
         let created_at = OffsetDateTime::UNIX_EPOCH;
-        Taken { id: uuid::Uuid::nil(), fence: 1, work, attempts: 0, created_at }
+        ClaimedJob { id: uuid::Uuid::nil(), fence: 1, work, attempts: 0, created_at }
     }
 
     #[test]
     fn a_kind_is_left_alone_while_its_provider_is_away_and_then_one_job_tries() {
-        let workshop = Workshop::default();
+        let state = JobState::default();
         let now = OffsetDateTime::UNIX_EPOCH;
-        let mail = Work::Mail { subject: String::new(), body: String::new() };
+        let mail = JobPayload::Mail { subject: String::new(), body: String::new() };
         let (threshold, pause) = mail.provider().breaker();
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Ok(3));
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, now), Ok(3));
         for _ in 0..threshold {
-            assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Free);
-            workshop.breaker(mail.provider(), |breaker| breaker.failed(now));
+            assert_eq!(state.pass(&taken(Some(mail.clone())), now), BreakerPermit::Allow);
+            state.breaker(mail.provider(), |breaker| breaker.failed(now));
         }
         let until = now + pause;
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, now), Err(until));
-        assert_eq!(workshop.pass(&taken(Some(mail.clone())), now), Passage::Closed(until));
-        assert_eq!(workshop.pass(&taken(None), now), Passage::Free, "it needs no provider");
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1));
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Ok(1), "looking takes nothing");
-        assert_eq!(workshop.pass(&taken(Some(mail)), until), Passage::Probe);
-        assert_eq!(workshop.worth_taking(JobKind::Mail, 3, until), Err(until + pause));
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, now), Err(until));
+        assert_eq!(state.pass(&taken(Some(mail.clone())), now), BreakerPermit::DenyUntil(until));
+        assert_eq!(state.pass(&taken(None), now), BreakerPermit::Allow, "it needs no provider");
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, until), Ok(1));
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, until), Ok(1), "looking takes nothing");
+        assert_eq!(state.pass(&taken(Some(mail)), until), BreakerPermit::Probe);
+        assert_eq!(state.worth_taking(JobKind::Mail, 3, until), Err(until + pause));
     }
 }

@@ -11,38 +11,43 @@ use super::{Limited, limited};
 use crate::domain::{
     Party,
     limits::{NamedRate, RateClass},
-    rate::Window,
+    rate::SlidingWindow,
 };
 
 /// Parties whose windows are kept; past that the idle ones are forgotten first.
-const PARTIES: usize = 100_000;
+const MAX_PARTIES: usize = 100_000;
 /// Locks, so that senders do not stand in each other's way.
 const SHARDS: usize = 16;
 
 /// The windows of every party. They are in the order of the class's rates.
-pub(super) struct Counts {
+pub(in crate::app) struct Counts {
     class: RateClass,
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
 }
 
 struct Shard {
-    parties: HashMap<Party, Vec<Window>>,
+    parties: HashMap<Party, Vec<SlidingWindow>>,
     /// How many there have to be before the idle ones are removed again. It is twice what was left the last
     /// time, so that a new party does not pay for all others each time.
     tidy_at: usize,
 }
 
 impl Shard {
-    fn windows(&mut self, party: &Party, rates: &[NamedRate], now: Duration) -> &mut Vec<Window> {
+    fn windows(
+        &mut self,
+        party: &Party,
+        rates: &[NamedRate],
+        now: Duration,
+    ) -> &mut Vec<SlidingWindow> {
         if self.parties.len() >= self.tidy_at && !self.parties.contains_key(party) {
             self.parties.retain(|_, windows| {
                 windows.iter_mut().zip(rates).any(|(window, (rate, _))| !window.is_idle(*rate, now))
             });
-            self.tidy_at = (self.parties.len() * 2).max(PARTIES / SHARDS);
+            self.tidy_at = (self.parties.len() * 2).max(MAX_PARTIES / SHARDS);
         }
         let windows = self.parties.entry(party.clone()).or_default();
-        windows.resize_with(rates.len(), Window::default);
+        windows.resize_with(rates.len(), SlidingWindow::default);
         windows
     }
 }
@@ -50,7 +55,7 @@ impl Shard {
 /// Of two limits the one that is free last is the one to wait for.
 fn wait_of(
     class: RateClass,
-    windows: &mut [Window],
+    windows: &mut [SlidingWindow],
     rates: &[NamedRate],
     now: Duration,
 ) -> Option<Limited> {
@@ -62,8 +67,8 @@ fn wait_of(
 }
 
 impl Counts {
-    pub(super) fn new(class: RateClass) -> Counts {
-        let shard = || Mutex::new(Shard { parties: HashMap::new(), tidy_at: PARTIES / SHARDS });
+    pub(in crate::app) fn new(class: RateClass) -> Counts {
+        let shard = || Mutex::new(Shard { parties: HashMap::new(), tidy_at: MAX_PARTIES / SHARDS });
         Counts { class, shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
     }
 
@@ -74,7 +79,7 @@ impl Counts {
     }
 
     /// Counts up to `wanted`, as many as there is room for. Fails when that is none.
-    pub(super) fn admit(
+    pub(in crate::app) fn admit(
         &self,
         party: &Party,
         wanted: u32,
@@ -97,7 +102,7 @@ impl Counts {
     }
 
     /// How long the next has to wait; none if it passes. Counts nothing.
-    pub(super) fn wait(
+    pub(in crate::app) fn wait(
         &self,
         party: &Party,
         rates: &[NamedRate],
@@ -108,7 +113,7 @@ impl Counts {
         wait_of(self.class, windows, rates, now)
     }
 
-    pub(super) fn give_back(&self, party: &Party, count: u32) {
+    pub(in crate::app) fn give_back(&self, party: &Party, count: u32) {
         if let Some(windows) = self.shard(party).parties.get_mut(party) {
             windows.iter_mut().for_each(|window| window.give_back(count));
         }
@@ -150,13 +155,13 @@ mod tests {
         let kept = |counts: &Counts| -> usize {
             counts.shards.iter().map(|shard| shard.lock().unwrap().parties.len()).sum()
         };
-        for n in 0..PARTIES / 2 {
+        for n in 0..MAX_PARTIES / 2 {
             counts.admit(&party(n), 1, &rates, MINUTE).unwrap();
         }
         // Of the first half nobody is left after an hour.
-        for n in PARTIES / 2..PARTIES * 2 {
+        for n in MAX_PARTIES / 2..MAX_PARTIES * 2 {
             counts.admit(&party(n), 1, &rates, MINUTE * 60).unwrap();
         }
-        assert!(kept(&counts) < PARTIES * 2, "{}", kept(&counts));
+        assert!(kept(&counts) < MAX_PARTIES * 2, "{}", kept(&counts));
     }
 }

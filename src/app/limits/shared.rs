@@ -9,24 +9,21 @@ use std::{
 };
 
 use crate::{
-    cache::{
-        Redis,
-        redis::{Admission, Error},
-    },
     domain::{
         Party,
         limits::{NamedRate, RateClass},
         rate::Rate,
     },
+    redis::{Error, RateAdmission, Redis},
 };
 
 /// The name under which the whole system's messages are counted.
 const SYSTEM: &str = "system";
 /// The most places of the system's rate that a process takes before it needs them.
-const MOST_AHEAD: u32 = 256;
+const MAX_AHEAD: u32 = 256;
 
 /// The way to what is counted together.
-pub(super) struct Shared {
+pub(in crate::app) struct Shared {
     redis: Redis,
     ahead: Mutex<Ahead>,
 }
@@ -63,23 +60,23 @@ impl Ahead {
 }
 
 impl Shared {
-    pub(super) fn new(redis: Redis) -> Shared {
+    pub(in crate::app) fn new(redis: Redis) -> Shared {
         let ahead = Ahead { left: 0, used: 0, used_before: 0, began: Instant::now() };
         Shared { redis, ahead: Mutex::new(ahead) }
     }
 
-    pub(super) async fn admit_party(
+    pub(in crate::app) async fn admit_party(
         &self,
         class: RateClass,
         party: &Party,
         wanted: u32,
         rates: &[NamedRate],
-    ) -> Result<Admission, Error> {
+    ) -> Result<RateAdmission, Error> {
         self.redis.admit(&key(class, party), wanted, false, &plain(rates)).await
     }
 
     /// Which rate is exhausted and how long the next has to wait; none if it passes.
-    pub(super) async fn wait_of(
+    pub(in crate::app) async fn wait_of(
         &self,
         class: RateClass,
         party: &Party,
@@ -89,26 +86,26 @@ impl Shared {
     }
 
     /// All or none; otherwise how long to wait.
-    pub(super) async fn admit_system(
+    pub(in crate::app) async fn admit_system(
         &self,
         count: u32,
         rate: Rate,
     ) -> Result<Result<(), Duration>, Error> {
         let part = Duration::from_micros(u64::try_from(rate.part()).unwrap_or(u64::MAX));
         // No more than a part's share of it: what is not used in time is lost to everybody.
-        let most = MOST_AHEAD.min(rate.most / 60);
+        let most = MAX_AHEAD.min(rate.most / 60);
         let taken = self.ahead().take(count, Instant::now(), part, most);
         let Some(wanted) = taken else { return Ok(Ok(())) };
         let mut admission = self.redis.admit(SYSTEM, wanted, true, &[rate]).await?;
-        if wanted > count && matches!(admission, Admission::Wait { .. }) {
+        if wanted > count && matches!(admission, RateAdmission::Wait { .. }) {
             admission = self.redis.admit(SYSTEM, count, true, &[rate]).await?;
         }
         Ok(match admission {
-            Admission::Passed(passed) => {
+            RateAdmission::Passed(passed) => {
                 self.ahead().left += passed.saturating_sub(count);
                 Ok(())
             }
-            Admission::Wait { retry_after, .. } => Err(retry_after),
+            RateAdmission::Wait { retry_after, .. } => Err(retry_after),
         })
     }
 
@@ -116,11 +113,15 @@ impl Shared {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn give_back_to_system(&self, count: u32, rate: Rate) -> Result<(), Error> {
+    pub(in crate::app) async fn give_back_to_system(
+        &self,
+        count: u32,
+        rate: Rate,
+    ) -> Result<(), Error> {
         self.redis.give_back(SYSTEM, count, &[rate]).await
     }
 
-    pub(super) async fn give_back_to(
+    pub(in crate::app) async fn give_back_to(
         &self,
         class: RateClass,
         party: &Party,

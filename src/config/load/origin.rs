@@ -1,58 +1,55 @@
-//! What a configuration remembers of where it came from.
+//! The sources of the values of a configuration.
 
-use super::Source;
+use super::ConfigSource;
 use crate::config::{
     Config, Secret,
-    keys::{self, Key},
+    keys::{self, ConfigKey},
     reader::Reader,
 };
 
-/// One key's value and where it came from.
+/// The value of a key and its source.
 #[derive(Clone, Debug)]
-pub struct Origin {
-    /// The key.
+pub struct ConfigOrigin {
     pub key: &'static str,
     /// Its value; `***` for secrets, empty for unset.
     pub value: String,
-    /// Where it came from.
-    pub source: Source,
-    /// The value, secret or not, to tell whether it is another.
+    pub source: ConfigSource,
+    /// The unmasked value, to detect changes.
     whole: Secret,
 }
 
-impl Origin {
-    fn of(key: &'static Key, reader: &Reader) -> Origin {
+impl ConfigOrigin {
+    fn of(key: &'static ConfigKey, reader: &Reader) -> ConfigOrigin {
         let text = reader.text(key).to_owned();
         let value = if key.secret && !text.is_empty() { "***".to_owned() } else { text.clone() };
-        Origin { key: key.name, value, source: reader.source(key), whole: Secret::new(text) }
+        ConfigOrigin { key: key.name, value, source: reader.source(key), whole: Secret::new(text) }
     }
 }
 
-/// A configuration that may be used.
+/// A valid configuration.
 #[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The values.
+pub struct LoadedConfig {
     pub config: Config,
-    /// Where each came from, in the order of the keys.
-    pub origins: Vec<Origin>,
-    /// Secrets that are set.
+    /// The source of each, in the order of the keys.
+    pub origins: Vec<ConfigOrigin>,
+    /// The secrets that are set.
     pub secrets: Vec<(&'static str, Secret)>,
 }
 
-impl Loaded {
-    pub(super) fn new(config: Config, reader: &Reader) -> Loaded {
+impl LoadedConfig {
+    pub(super) fn new(config: Config, reader: &Reader) -> LoadedConfig {
         let secrets = keys::all().filter(|key| key.secret && reader.is_set(key));
-        Loaded {
+        LoadedConfig {
             config,
-            origins: keys::all().map(|key| Origin::of(key, reader)).collect(),
+            origins: keys::all().map(|key| ConfigOrigin::of(key, reader)).collect(),
             secrets: secrets
                 .map(|key| (key.name, Secret::new(reader.text(key).to_owned())))
                 .collect(),
         }
     }
 
-    /// The keys whose values are not those of `before`, in the order in which keys are shown.
-    pub fn changed_since(&self, before: &Loaded) -> Vec<&'static str> {
+    /// The keys whose values differ from `before`, in the order of the keys.
+    pub fn changed_since(&self, before: &LoadedConfig) -> Vec<&'static str> {
         let both = self.origins.iter().zip(&before.origins);
         both.filter(|(now, then)| now.whole.expose() != then.whole.expose())
             .map(|(now, _)| now.key)

@@ -6,13 +6,16 @@ use crate::{
     domain::{network::Network, retry::RetryPolicy},
 };
 
-fn file(text: &str) -> Sources {
-    Sources { file: Some(("esh3ar.toml".to_owned(), text.to_owned())), ..Sources::default() }
+fn file(text: &str) -> ConfigSources {
+    ConfigSources {
+        file: Some(("esh3ar.toml".to_owned(), text.to_owned())),
+        ..ConfigSources::default()
+    }
 }
 
 #[test]
 fn nothing_at_all_is_a_configuration() {
-    let loaded = load(Sources::default()).unwrap();
+    let loaded = load(ConfigSources::default()).unwrap();
     assert_eq!(loaded.config.http.listen.to_string(), "127.0.0.1:5000");
     let wanted = RetryPolicy {
         acknowledge_timeout: Duration::from_secs(5),
@@ -20,7 +23,7 @@ fn nothing_at_all_is_a_configuration() {
         attempts: 6,
     };
     assert_eq!(loaded.config.retry, wanted);
-    assert!(loaded.origins.iter().all(|origin| origin.source == Source::Default));
+    assert!(loaded.origins.iter().all(|origin| origin.source == ConfigSource::Default));
 }
 
 #[test]
@@ -54,10 +57,10 @@ fn every_fault_is_told_at_once_with_its_place() {
     for part in [
         "esh3ar.toml:2: http.listen must be an address",
         "esh3ar.toml:3: http.tls_cert needs http.tls_key",
-        "esh3ar.toml:4: there is no key http.max_conections; did you mean http.max_connections?",
+        "esh3ar.toml:4: unknown key http.max_conections; did you mean http.max_connections?",
         "esh3ar.toml:6: retry.base must be a duration",
         "esh3ar.toml:8: media.url is not available in this version",
-        "environment ESH3AR__LOG__LEVLE: there is no key log.levle; did you mean log.level?",
+        "environment ESH3AR__LOG__LEVLE: unknown key log.levle; did you mean log.level?",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
@@ -177,7 +180,7 @@ fn trusted_proxies_are_networks() {
     }
     assert_eq!(
         http("trusted_proxies = \"10.0.0.0/8,balancer\"").unwrap_err(),
-        "esh3ar.toml:2: http.trusted_proxies must be addresses or networks with commas: 'balancer' is \
-         neither an address nor a network such as 10.0.0.0/8"
+        "esh3ar.toml:2: http.trusted_proxies must be addresses or networks separated by commas: 'balancer' is \
+         not an address or a network such as 10.0.0.0/8"
     );
 }

@@ -1,7 +1,7 @@
-//! The text of a configuration file: made easy to read for the parser, and kept out of what it complains of.
+//! Preprocesses the text of a configuration file, and sanitizes the parser's messages.
 
-/// The same file with numbers that no parser has room for as texts: they are told as what is wrong with
-/// their key, on its line and with all other faults, and not as the end of reading.
+/// Quotes numbers too large for the parser, so that they are reported with their key, line and all other
+/// problems, instead of as a syntax error.
 pub(super) fn as_texts(text: &str) -> String {
     let quoted = |line: &str| {
         let (key, rest) = line.split_once('=')?;
@@ -17,7 +17,7 @@ pub(super) fn as_texts(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A parser's message without the lines of the file that it quotes: they may hold a password.
+/// Removes quoted file lines from a parser message: they may contain a password.
 pub(super) fn without_excerpt(message: &str) -> String {
     let quotes = |line: &str| {
         line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])

@@ -1,24 +1,22 @@
-//! User names and passwords in URLs. Each kind of URL has its own reader, and what one of them takes for the
-//! end of a password another takes for the beginning of a host, which is then shown: so it is looked at
-//! here, before any of them.
+//! Logins in URLs. The libraries parse URLs differently: what one takes as the end of a password, another
+//! takes as the beginning of a host, and would show it. So logins are checked before any library parses them.
 
-use crate::config::{keys::Key, reader::Reader};
+use crate::config::{key::ConfigKey, reader::Reader};
 
-/// Finds the key at fault if the login of one of its URLs is not percent-encoded. They are not repeated.
+/// Reports the key if a login in one of its URLs is not percent-encoded. The URLs are not repeated.
 pub(in crate::config) fn check<'a>(
     reader: &mut Reader,
-    key: &Key,
+    key: &ConfigKey,
     mut urls: impl Iterator<Item = &'a str>,
 ) {
     if !urls.all(|url| is_encoded(url.trim())) {
         let why = "holds a user name or password that is not percent-encoded: write %40 for @, %2F for /, \
                    %3F for ?, %23 for #, %25 for %, and other special characters likewise";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
 }
 
-/// Whether the login of a URL, if it has one, is written as RFC 3986 (3.2.1) says. The @ that ends it is
-/// the only one.
+/// Whether the login of a URL, if any, conforms to RFC 3986 (3.2.1), and its @ is the only one.
 fn is_encoded(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return true };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

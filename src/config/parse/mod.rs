@@ -1,5 +1,4 @@
-//! How the text of a value is read. Each function gives the value, or what is wrong with the text, to be told
-//! after the name of its key.
+//! Parsers of values. An error text follows the name of the key.
 
 pub(super) mod login;
 
@@ -8,44 +7,41 @@ use std::{
 };
 
 use super::{Secret, duration as durations};
-use crate::domain::trace::Sample;
+use crate::domain::trace::TraceSampler;
 
-/// The longest of most waits.
+/// Upper bound of most timeouts and delays.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The value, or a fault that says what is wanted and repeats the text.
-pub(super) fn wanted<T>(value: Option<T>, what: impl Display, text: &str) -> Result<T, String> {
+/// The value, or an error that names what is expected and the text.
+pub(super) fn expected<T>(value: Option<T>, what: impl Display, text: &str) -> Result<T, String> {
     value.ok_or_else(|| format!("must be {what}, not '{text}'"))
 }
 
-/// Something that may be unset.
+/// An optional value.
 pub(super) fn optional<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
     move |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
-/// Any text.
 pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of a file or folder.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// A text that is not shown. What is wrong with it has to be told without it.
+/// A secret; errors must not repeat it.
 pub(super) fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// True or false.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
-    wanted(text.parse().ok(), "true or false", text)
+    expected(text.parse().ok(), "true or false", text)
 }
 
-/// One of a few words.
+/// One of several choices.
 pub(super) fn one_of<T: Copy>(
     choices: &'static [(&'static str, T)],
 ) -> impl Fn(&str) -> Result<T, String> {
@@ -58,31 +54,30 @@ pub(super) fn one_of<T: Copy>(
             }
             words => words.concat(),
         };
-        wanted(chosen, listed, text)
+        expected(chosen, listed, text)
     }
 }
 
-/// A whole number.
 pub(super) fn whole<T: FromStr + PartialOrd + Display>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
         let value = text.parse().ok().filter(|number| range.contains(number));
         let what = format!("a whole number from {} to {}", range.start(), range.end());
-        wanted(value, what, text)
+        expected(value, what, text)
     }
 }
 
 /// A limit; 0 means none.
 pub(super) fn limit<T: From<u32>>(text: &str) -> Result<T, String> {
     let what = format!("a whole number up to {}; 0 for no limit", u32::MAX);
-    wanted(text.parse::<u32>().ok().map(T::from), what, text)
+    expected(text.parse::<u32>().ok().map(T::from), what, text)
 }
 
-/// A share of all, from 0 to 1.
-pub(super) fn share(text: &str) -> Result<Sample, String> {
+/// A fraction from 0 to 1.
+pub(super) fn sampler(text: &str) -> Result<TraceSampler, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    wanted(share.map(Sample::new), "a number from 0 to 1", text)
+    expected(share.map(TraceSampler::new), "a number from 0 to 1", text)
 }
 
 /// A duration that is not zero.
@@ -90,25 +85,25 @@ pub(super) fn duration(longest: Duration) -> impl Fn(&str) -> Result<Duration, S
     move |text| {
         let value = durations::parse(text).filter(|d| !d.is_zero() && *d <= longest);
         let most = durations::format(longest);
-        wanted(value, format!("a duration such as 250ms, 5s, 10m or 2h, at most {most}"), text)
+        expected(value, format!("a duration such as 250ms, 5s, 10m or 2h, at most {most}"), text)
     }
 }
 
-/// How long something is kept; `None` is for ever.
-pub(super) fn kept(text: &str) -> Result<Option<Duration>, String> {
+/// A retention; `None` is forever.
+pub(super) fn retention(text: &str) -> Result<Option<Duration>, String> {
     if matches!(text, "" | "0") {
         return Ok(None);
     }
-    let value = durations::parse(text).filter(|d| !d.is_zero() && *d <= durations::LONGEST);
-    wanted(value, "a duration such as 90d, at most 36500d; unset or 0 for ever", text).map(Some)
+    let value = durations::parse(text).filter(|d| !d.is_zero() && *d <= durations::MAX_DURATION);
+    expected(value, "a duration such as 90d, at most 36500d; unset or 0 for forever", text)
+        .map(Some)
 }
 
-/// Where to listen.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    wanted(text.parse().ok(), "an address and port such as 127.0.0.1:5000", text)
+    expected(text.parse().ok(), "an address and port such as 127.0.0.1:5000", text)
 }
 
-/// URLs in a row. A comma may also stand in one, between the hosts of a server that has several.
+/// A list of URLs. A comma may also separate the hosts within one URL.
 pub(super) fn urls(text: &str) -> Result<Vec<Secret>, String> {
     let mut urls: Vec<String> = Vec::new();
     for part in text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty()) {
@@ -147,8 +142,8 @@ mod tests {
 
     #[test]
     fn what_is_unset_or_zero_is_kept_for_ever() {
-        assert_eq!((kept(""), kept("0")), (Ok(None), Ok(None)));
-        assert_eq!(kept("90d"), Ok(Some(90 * DAY)));
-        assert!(kept("0s").is_err() && kept("36501d").is_err());
+        assert_eq!((retention(""), retention("0")), (Ok(None), Ok(None)));
+        assert_eq!(retention("90d"), Ok(Some(90 * DAY)));
+        assert!(retention("0s").is_err() && retention("36501d").is_err());
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use crate::config::{duration::LONGEST, keys::default, parse::duration, section::section};
+use crate::config::{
+    duration::MAX_DURATION, key::default, parse::duration, sections::section::section,
+};
 
 section! {
     /// Tokens.
     pub struct AuthConfig in "auth." {
-        /// How long an access token of a phone is valid unless it is made otherwise.
-        access_token_ttl: Duration = default("90d").live() => duration(LONGEST),
+        /// Default lifetime of a phone's access token.
+        access_token_ttl: Duration = default("90d").reloadable() => duration(MAX_DURATION),
     }
 }

@@ -2,19 +2,18 @@
 
 use crate::config::{
     Secret,
-    keys::{key, unset},
+    key::unset,
     parse::{login, optional, secret},
     reader::Reader,
-    section::section,
+    sections::{key, section::section},
 };
 
 section! {
     /// Redis; its URL is set exactly when that of the queue is.
     pub struct CacheConfig in "cache." {
-        /// redis:// or rediss:// URL of Redis 7 or newer,
-        /// redis+sentinel://host:26379,host:26379/mymaster or
-        /// redis+cluster://host:6379,host:6379, by which gateways and workers find each other; a login goes
-        /// before the first host; set exactly when queue.url is.
+        /// URL of Redis 7 or newer, through which gateways and workers find each other: redis:// or rediss://,
+        /// redis+sentinel://host:26379,host:26379/mymaster or redis+cluster://host:6379,host:6379. Put the
+        /// login before the first host. Required with queue.url, not allowed without it.
         url: Option<Secret> =
             unset("redis://:secret@cache.example.com:6379").secret() => optional(secret),
     }
@@ -26,17 +25,17 @@ fn check(cache: &CacheConfig, reader: &mut Reader) {
     let key = key!("cache.url");
     login::check(reader, key, std::iter::once(url.expose()));
     if !reader.is_set(key!("queue.url")) {
-        reader.fault(key, "needs queue.url: one process alone has no use for Redis");
+        reader.problem(key, "needs queue.url: a single process does not use Redis");
         // Where the queue is set as well, it is told there.
         if !reader.is_set(key!("database.url")) {
             let why = "needs database.url: the private Postgres serves one process only";
-            reader.fault(key, why);
+            reader.problem(key, why);
         }
     }
     let schemes = ["redis://", "rediss://", "redis+", "rediss+"];
     if !schemes.iter().any(|scheme| url.expose().starts_with(scheme)) {
         // Without the value: it may hold a password.
         let why = "must be redis://host:6379, rediss://…, redis+sentinel://… or redis+cluster://…";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
 }

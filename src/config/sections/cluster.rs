@@ -1,12 +1,12 @@
 //! `cluster.*`: how the gateways of an installation reach each other.
 
-use crate::config::{keys::unset, parse::optional, section::section};
+use crate::config::{key::unset, parse::optional, sections::section::section};
 
 section! {
     /// This process among others.
     pub struct ClusterConfig in "cluster." {
-        /// Where other gateways reach this one, such as http://10.0.0.5:5000; unset: http.listen, if that is
-        /// no wildcard.
+        /// Address at which other gateways reach this one, such as http://10.0.0.5:5000. Unset: http.listen,
+        /// unless that is a wildcard.
         address: Option<String> = unset("http://10.0.0.5:5000") => optional(gateway),
     }
 }

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use crate::config::{
-    keys::unset,
+    key::unset,
     parse::{optional, path},
-    section::section,
+    sections::section::section,
 };
 
 section! {
     /// The embedded parts.
     pub struct DataConfig in "" {
-        /// Folder of the embedded parts; unset: $STATE_DIRECTORY, /var/lib/esh3ar for root, else the
+        /// Data folder of this installation. Unset: $STATE_DIRECTORY, else /var/lib/esh3ar for root, else the
         /// user's data folder.
         dir as "data_dir": Option<PathBuf> = unset("/var/lib/esh3ar") => optional(path),
     }

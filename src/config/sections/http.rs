@@ -8,10 +8,10 @@ use std::{
 
 use crate::{
     config::{
-        keys::{default, key, unset},
+        key::{default, unset},
         parse::{DAY, address, duration, flag, optional, path, whole},
         reader::Reader,
-        section::section,
+        sections::{key, section::section},
     },
     domain::network::Network,
 };
@@ -19,32 +19,32 @@ use crate::{
 section! {
     /// The gateway.
     pub struct HttpConfig in "http." {
-        /// Address of the API and the hub.
+        /// Listen address of the API and the hub.
         listen: SocketAddr = default("127.0.0.1:5000") => address,
-        /// Certificate chain in PEM; with http.tls_key the gateway serves TLS itself and takes up renewed
-        /// files.
+        /// TLS certificate chain (PEM). With http.tls_key, the gateway terminates TLS itself and reloads
+        /// renewed files.
         tls_cert: Option<PathBuf> = unset("/etc/esh3ar/tls.crt") => optional(path),
-        /// Private key in PEM.
+        /// TLS private key (PEM).
         tls_key: Option<PathBuf> = unset("/etc/esh3ar/tls.key") => optional(path),
-        /// HTTP connections at once, and sockets of the hub at once.
+        /// Maximum number of HTTP connections, and separately of hub sockets.
         max_connections: usize = default("20000") => whole(1..=4_294_967_295),
-        /// HTTP connections of one address on which nobody has authenticated, at most half of
-        /// http.max_connections; past it the longest idle one of that address is closed.
+        /// Maximum number of unauthenticated HTTP connections per client address, capped at half of
+        /// http.max_connections. Above it, the longest-idle one of that address is closed.
         max_unauthenticated_per_address: usize = default("1000") => whole(1..=4_294_967_295),
-        /// HTTP connections of one party, at most half of http.max_connections; past it its longest idle one
-        /// is closed.
+        /// Maximum number of HTTP connections per user, capped at half of http.max_connections. Above it, the
+        /// user's longest-idle connection is closed.
         max_connections_per_party: usize = default("2000") => whole(1..=4_294_967_295),
-        /// How long a TLS handshake and the headers of a request may take, and how long a connection may be idle
-        /// on which nobody has authenticated.
+        /// Timeout for the TLS handshake and for request headers, and idle timeout of unauthenticated
+        /// connections.
         header_timeout: Duration = default("10s") => duration(DAY),
-        /// How long a client may take no byte of an answer.
+        /// Close a connection whose client reads no byte of a response for this long.
         write_timeout: Duration = default("30s") => duration(DAY),
-        /// How long a stop waits for requests and sockets.
+        /// Grace period at shutdown for open requests and sockets.
         stop_timeout: Duration = default("20s") => duration(DAY),
-        /// Whether /hub/diagnostics is there, for authors of clients.
+        /// Serve /hub/diagnostics, a test hub for client developers.
         diagnostics_hub: bool = default("false") => flag,
-        /// Addresses or networks of balancers, such as 10.0.0.0/8,127.0.0.1, whose X-Forwarded-For, Forwarded
-        /// and PROXY protocol v2 headers are believed; unset: none.
+        /// Addresses or networks of load balancers, such as 10.0.0.0/8,127.0.0.1, whose X-Forwarded-For,
+        /// Forwarded and PROXY protocol v2 headers are trusted. Unset: none.
         trusted_proxies: Vec<Network> = unset("10.0.0.0/8,127.0.0.1") => networks,
     }
     checked by check
@@ -59,14 +59,14 @@ impl HttpConfig {
 
 fn networks(text: &str) -> Result<Vec<Network>, String> {
     Network::list(text)
-        .map_err(|error| format!("must be addresses or networks with commas: {error}"))
+        .map_err(|error| format!("must be addresses or networks separated by commas: {error}"))
 }
 
 fn check(_: &HttpConfig, reader: &mut Reader) {
     let (cert, key) = (key!("http.tls_cert"), key!("http.tls_key"));
     match (reader.is_set(cert), reader.is_set(key)) {
-        (true, false) => reader.fault(cert, "needs http.tls_key beside it"),
-        (false, true) => reader.fault(key, "needs http.tls_cert beside it"),
+        (true, false) => reader.problem(cert, "needs http.tls_key"),
+        (false, true) => reader.problem(key, "needs http.tls_cert"),
         _ => {}
     }
 }

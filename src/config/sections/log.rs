@@ -2,27 +2,27 @@
 
 use crate::{
     config::{
-        keys::default,
-        parse::{one_of, share, wanted},
-        section::section,
+        key::default,
+        parse::{expected, one_of, sampler},
+        sections::section::section,
     },
-    domain::trace::Sample,
+    domain::trace::TraceSampler,
 };
 
 section! {
     /// Logs.
     pub struct LogConfig in "log." {
-        /// error, warn, info, debug, trace, or filter directives.
-        level: String = default("info").live() => filter,
-        /// text, json, or auto: text on a terminal.
+        /// error, warn, info, debug, trace, off, or filter directives such as info,esh3ar::store=debug.
+        level: String = default("info").reloadable() => filter,
+        /// Log format: text, json or auto (text on a terminal, JSON elsewhere).
         format: LogFormat = default("auto") => one_of(&[
             ("auto", LogFormat::Auto),
             ("text", LogFormat::Text),
             ("json", LogFormat::Json),
         ]),
-        /// Share of the messages, from 0 to 1, of which it is logged that they were accepted and delivered;
-        /// retries and messages given up are logged of all.
-        sample: Sample = default("0.01").live() => share,
+        /// Fraction of messages whose acceptance and delivery are logged, 0 to 1. Retries and failures are
+        /// always logged.
+        sample: TraceSampler = default("0.01").reloadable() => sampler,
     }
 }
 
@@ -46,5 +46,5 @@ fn filter(text: &str) -> Result<String, String> {
     let good =
         text.split(',').all(|part| is_level(part.rsplit('=').next().unwrap_or_default().trim()));
     let what = "error, warn, info, debug, trace or off, or directives such as esh3ar=debug";
-    wanted(good.then(|| text.to_owned()), what, text)
+    expected(good.then(|| text.to_owned()), what, text)
 }

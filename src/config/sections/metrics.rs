@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::config::{keys::default, parse::wanted, section::section};
+use crate::config::{key::default, parse::expected, sections::section::section};
 
 section! {
     /// Metrics and health for machines.
     pub struct MetricsConfig in "metrics." {
-        /// Address of /metrics and the detailed health pages; off for none.
+        /// Listen address of /metrics and the detailed health pages; off disables them.
         listen: Option<SocketAddr> = default("127.0.0.1:5001") => address_or_off,
     }
 }
@@ -17,5 +17,5 @@ fn address_or_off(text: &str) -> Result<Option<SocketAddr>, String> {
         return Ok(None);
     }
     let what = "an address and port such as 127.0.0.1:5001, or off";
-    wanted(text.parse().ok(), what, text).map(Some)
+    expected(text.parse().ok(), what, text).map(Some)
 }

@@ -1,5 +1,5 @@
 //! The sections of the configuration, a file each: `http.listen` is declared in `http`. How a section is
-//! declared is told at [`section!`](super::section).
+//! declared is told at [`section!`](section).
 
 mod auth;
 mod cache;
@@ -14,6 +14,7 @@ mod phone;
 mod queue;
 mod retention;
 mod retry;
+mod section;
 mod smtp;
 mod traces;
 
@@ -32,7 +33,8 @@ pub use self::{
     traces::TracesConfig,
 };
 
-use super::{keys::Key, reader::Reader, section::Section};
+use self::section::Section;
+use super::{key::ConfigKey, reader::Reader};
 use crate::domain::{limits::Limits, retention::Retention, retry::RetryPolicy};
 
 /// Makes the configuration of its sections.
@@ -48,7 +50,7 @@ macro_rules! sections {
         }
 
         /// The keys of each section, in the order in which they are shown.
-        pub(super) const SECTIONS: &[&[Key]] = &[$(<$section as Section>::KEYS),+];
+        pub(super) const SECTIONS: &[&[ConfigKey]] = &[$(<$section as Section>::KEYS),+];
 
         /// Reads every section. `None` if a default is no value of its key; then the reader has that fault.
         pub(super) fn read(reader: &mut Reader) -> Option<Config> {
@@ -89,3 +91,38 @@ sections! {
     /// `log.*`
     log: LogConfig,
 }
+
+/// The key with a name known at compile time: in a constant, an unknown name does not compile.
+pub const fn known(name: &str) -> &'static ConfigKey {
+    let mut section = 0;
+    while section < SECTIONS.len() {
+        let keys = SECTIONS[section];
+        let mut key = 0;
+        while key < keys.len() {
+            if const_eq(keys[key].name.as_bytes(), name.as_bytes()) {
+                return &keys[key];
+            }
+            key += 1;
+        }
+        section += 1;
+    }
+    panic!("this is the name of no key")
+}
+
+/// `==` is not const.
+const fn const_eq(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
+/// Looks a key up at compile time.
+macro_rules! key {
+    ($name:expr) => {{
+        const KEY: &$crate::config::key::ConfigKey = $crate::config::sections::known($name);
+        KEY
+    }};
+}
+use key;

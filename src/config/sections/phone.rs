@@ -2,9 +2,9 @@
 
 use crate::{
     config::{
-        keys::unset,
-        parse::{optional, wanted},
-        section::section,
+        key::unset,
+        parse::{expected, optional},
+        sections::section::section,
     },
     domain::phone::Region,
 };
@@ -12,12 +12,12 @@ use crate::{
 section! {
     /// How phone numbers are read.
     pub struct PhoneConfig in "phone." {
-        /// Region by which numbers without a country code are read, such as YE; unset: numbers must be
-        /// international.
+        /// Region of phone numbers without a country code, such as YE. Unset: numbers must be in international
+        /// form.
         default_region: Option<Region> = unset("YE") => optional(region),
     }
 }
 
 fn region(text: &str) -> Result<Region, String> {
-    wanted(text.parse().ok(), "a two-letter region code such as YE", text)
+    expected(text.parse().ok(), "a two-letter region code such as YE", text)
 }

@@ -2,24 +2,24 @@
 
 use crate::config::{
     Secret,
-    keys::{default, key, unset},
+    key::{default, unset},
     parse::{login, one_of, optional, secret, whole},
     reader::Reader,
-    section::section,
+    sections::{key, section::section},
 };
 
 section! {
     /// RabbitMQ; without its URL there is a queue inside the process.
     pub struct QueueConfig in "queue." {
-        /// amqp:// or amqps:// URL of RabbitMQ 3.10 or newer, for more than one process; several nodes of
-        /// one cluster with commas, a private CA as ?cacertfile=/etc/esh3ar/ca.pem; unset: the queue
-        /// inside the process.
+        /// amqp:// or amqps:// URL of RabbitMQ 3.10 or newer, required for more than one process. Separate the
+        /// nodes of a cluster with commas; name a private CA with ?cacertfile=/etc/esh3ar/ca.pem. Unset: an
+        /// in-process queue.
         url: Option<Secret> =
             unset("amqp://esh3ar:secret@mq.example.com:5672/esh3ar").secret() => optional(secret),
-        /// Queues in each of the three lanes, from 1 to 64; the same on every node.
+        /// Number of queues in each of the three lanes, 1 to 64; must be the same on every node.
         partitions: u16 = default("16") => whole(1..=64),
-        /// classic, quorum, or auto: what is there already, else quorum where queue.url names three nodes
-        /// or more.
+        /// Queue type: classic, quorum or auto. auto keeps the type of existing queues, else uses quorum if
+        /// queue.url names three or more nodes, else classic.
         kind as "type": QueueKind = default("auto") => one_of(&[
             ("auto", QueueKind::Auto),
             ("classic", QueueKind::Classic),
@@ -47,15 +47,15 @@ fn check(queue: &QueueConfig, reader: &mut Reader) {
     let is_url = |url: &str| ["amqp://", "amqps://"].iter().any(|s| url.trim().starts_with(s));
     if !url.expose().split(',').all(is_url) {
         // Without the value: it holds a password.
-        reader.fault(key, "must be amqp://user:password@host:port/vhost or amqps://…");
+        reader.problem(key, "must be amqp://user:password@host:port/vhost or amqps://…");
     }
     // Several processes need all three: the truth, wake-ups, and the way to each other.
     if !reader.is_set(key!("cache.url")) {
         let why = "needs cache.url: gateways and workers find each other through Redis";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
     if !reader.is_set(key!("database.url")) {
         let why = "needs database.url: the private Postgres serves one process only";
-        reader.fault(key, why);
+        reader.problem(key, why);
     }
 }

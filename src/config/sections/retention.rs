@@ -2,28 +2,29 @@
 
 use crate::{
     config::{
-        duration::LONGEST,
-        keys::{default, unset},
-        parse::{duration, kept},
-        section::section,
+        duration::MAX_DURATION,
+        key::{default, unset},
+        parse::{duration, retention},
+        sections::section::section,
     },
     domain::retention::Retention,
 };
 
 section! {
     fill Retention in "retention." {
-        /// How long dead letters are kept.
-        dead_letters = default("7d").live() => duration(LONGEST),
-        /// How long it is kept who looked at whose data.
-        audit_log = default("365d").live() => duration(LONGEST),
-        /// How long messages are kept that are delivered, read or failed for good, from their acceptance;
-        /// unset or 0: for ever.
-        messages = unset("365d").live() => kept,
-        /// How long the unusual steps of messages' ways are kept; unset or 0: as long as the messages.
-        events = unset("90d").live() => kept,
-        /// How long the rows of messages are kept that an administrator deleted, from their deletion.
-        deleted = default("7d").live() => duration(LONGEST),
-        /// How long a repeat with the same key gets the first answer.
-        idempotency_keys = default("24h").live() => duration(LONGEST),
+        /// Retention of dead letters.
+        dead_letters = default("7d").reloadable() => duration(MAX_DURATION),
+        /// Retention of audit log entries.
+        audit_log = default("365d").reloadable() => duration(MAX_DURATION),
+        /// Retention of messages that are delivered, read or failed, counted from acceptance. Unset or 0:
+        /// forever.
+        messages = unset("365d").reloadable() => retention,
+        /// Retention of delivery events (retries, lost connections and other exceptional steps of a message's
+        /// timeline). Unset or 0: as long as the message.
+        events = unset("90d").reloadable() => retention,
+        /// Retention of messages deleted by an administrator, counted from deletion.
+        deleted = default("7d").reloadable() => duration(MAX_DURATION),
+        /// How long a request repeated with the same idempotency key gets the first response.
+        idempotency_keys = default("24h").reloadable() => duration(MAX_DURATION),
     }
 }

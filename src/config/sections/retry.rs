@@ -2,20 +2,20 @@
 
 use crate::{
     config::{
-        keys::default,
+        key::default,
         parse::{DAY, duration, whole},
-        section::section,
+        sections::section::section,
     },
     domain::retry::RetryPolicy,
 };
 
 section! {
     fill RetryPolicy in "retry." {
-        /// How long a live connection has to acknowledge a message.
-        acknowledge_timeout = default("5s").live() => duration(DAY),
-        /// Wait before the first retry; each further one doubles it.
-        base = default("1s").live() => duration(DAY),
-        /// Retries before a message fails.
-        attempts = default("6").live() => whole(0..=20),
+        /// How long a connected client has to acknowledge a message.
+        acknowledge_timeout = default("5s").reloadable() => duration(DAY),
+        /// Delay before the first retry; doubles with each further retry.
+        base = default("1s").reloadable() => duration(DAY),
+        /// Number of retries before a message fails, 0 to 20.
+        attempts = default("6").reloadable() => whole(0..=20),
     }
 }

@@ -4,35 +4,35 @@ use std::time::Duration;
 
 use crate::config::{
     Secret,
-    keys::{default, key, unset},
-    parse::{DAY, duration, one_of, optional, secret, text, wanted},
+    key::{default, unset},
+    parse::{DAY, duration, expected, one_of, optional, secret, text},
     reader::Reader,
-    section::section,
+    sections::{key, section::section},
 };
 
 section! {
     /// Mail to the administrators; without a host alerts go to the log.
     pub struct SmtpConfig in "smtp." {
-        /// Mail server for alerts to the administrators; unset: to the log.
-        host: Option<String> = unset("mail.example.org").live() => optional(text),
-        /// Its port.
-        port: u16 = default("587").live() => port,
-        /// starttls, tls (from the beginning), or none.
-        tls: SmtpTls = default("starttls").live() => one_of(&[
+        /// Mail server for alerts to the administrators. Unset: alerts go to the log.
+        host: Option<String> = unset("mail.example.org").reloadable() => optional(text),
+        /// Port of the mail server.
+        port: u16 = default("587").reloadable() => port,
+        /// Encryption of the connection to the mail server: starttls, tls (implicit TLS) or none.
+        tls: SmtpTls = default("starttls").reloadable() => one_of(&[
             ("starttls", SmtpTls::StartTls),
             ("tls", SmtpTls::Tls),
             ("none", SmtpTls::None),
         ]),
-        /// User name on the mail server; unset: none is given.
-        username: Option<String> = unset("esh3ar").live() => optional(text),
+        /// User name on the mail server. Unset: no authentication.
+        username: Option<String> = unset("esh3ar").reloadable() => optional(text),
         /// Password on the mail server.
-        password: Option<Secret> = unset("secret").secret().live() => optional(secret),
-        /// Sender of the mails, such as esh3ar@example.org.
-        from: Option<String> = unset("esh3ar@example.org").live() => optional(mail_address),
-        /// The administrators' addresses; several with commas.
-        to: Vec<String> = unset("admin@example.org").live() => mail_addresses,
-        /// The administrators are told of dead letters at most this often.
-        alert_interval: Duration = default("5m").live() => duration(DAY),
+        password: Option<Secret> = unset("secret").secret().reloadable() => optional(secret),
+        /// Sender address of alert mails, such as esh3ar@example.org.
+        from: Option<String> = unset("esh3ar@example.org").reloadable() => optional(mail_address),
+        /// Recipients of alert mails, separated by commas.
+        to: Vec<String> = unset("admin@example.org").reloadable() => mail_addresses,
+        /// Minimum interval between alert mails about dead letters.
+        alert_interval: Duration = default("5m").reloadable() => duration(DAY),
     }
     checked by check
 }
@@ -49,7 +49,7 @@ pub enum SmtpTls {
 }
 
 fn port(text: &str) -> Result<u16, String> {
-    wanted(text.parse().ok().filter(|port| *port > 0), "a port from 1 to 65535", text)
+    expected(text.parse().ok().filter(|port| *port > 0), "a port from 1 to 65535", text)
 }
 
 fn mail_address(address: &str) -> Result<String, String> {
@@ -57,7 +57,7 @@ fn mail_address(address: &str) -> Result<String, String> {
         .split_once('@')
         .filter(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
     if parts.is_none() || address.contains(char::is_whitespace) {
-        return Err(format!("'{address}' is no mail address"));
+        return Err(format!("'{address}' is not a mail address"));
     }
     Ok(address.to_owned())
 }
@@ -75,16 +75,16 @@ fn check(smtp: &SmtpConfig, reader: &mut Reader) {
     let (has_username, has_password) = (reader.is_set(username), reader.is_set(password));
     if has_username != has_password {
         let missing = if has_password { username } else { password };
-        reader.fault(missing, "user name and password go together");
+        reader.problem(missing, "is required: set smtp.username and smtp.password together");
     }
     if smtp.host.is_none() {
         return;
     }
     let (from, to) = (key!("smtp.from"), key!("smtp.to"));
     if !reader.is_set(from) {
-        reader.fault(from, "is needed with smtp.host");
+        reader.problem(from, "is required with smtp.host");
     }
     if listed(reader.text(to)).next().is_none() {
-        reader.fault(to, "is needed with smtp.host");
+        reader.problem(to, "is required with smtp.host");
     }
 }

@@ -2,21 +2,20 @@
 
 use crate::{
     config::{
-        keys::{default, unset},
-        parse::{optional, share},
-        section::section,
+        key::{default, unset},
+        parse::{optional, sampler},
+        sections::section::section,
     },
-    domain::trace::Sample,
+    domain::trace::TraceSampler,
 };
 
 section! {
     /// Traces of messages; without an endpoint there are none.
     pub struct TracesConfig in "traces." {
-        /// Collector for traces with OTLP over HTTP, such as http://127.0.0.1:4318; unset: no message is
-        /// followed.
+        /// OTLP/HTTP endpoint of a trace collector, such as http://127.0.0.1:4318. Unset: no tracing.
         endpoint: Option<String> = unset("http://127.0.0.1:4318") => optional(collector),
-        /// Share of the messages that are followed, from 0 to 1.
-        sample: Sample = default("0.01") => share,
+        /// Fraction of messages that are traced, 0 to 1.
+        sample: TraceSampler = default("0.01") => sampler,
     }
 }
 

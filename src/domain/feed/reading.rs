@@ -1,55 +1,58 @@
-//! What a connection asks the database for.
+//! What a feed reads from the database.
 
 use std::time::Instant;
 
-use super::{Attempt, MessageId, REMEMBERED};
+use super::{DeliveryAttempt, MAX_REMEMBERED_IDS, MessageId};
 
-/// What a read is to bring, oldest first and at most [`super::PAGE`].
+/// A read: oldest first, at most [`super::PAGE_SIZE`] messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// Leave these out: they are written and not stored as acknowledged.
+pub struct FeedRead {
+    /// Leave these out: written, and not stored as acknowledged.
     pub in_window: Vec<MessageId>,
-    /// Also what waits for the time of its retry.
+    /// Include messages that wait for their retry.
     pub catch_up: bool,
-    /// Also what was acknowledged since the connection came; `None` for the first read of a connection.
-    /// That asks first what was acknowledged last ([`Reading::first`], [`super::Feed::on_opened`]).
-    pub acknowledged: Option<Elsewhere>,
+    /// Include messages acknowledged since the connection opened; `None` for the first read of a connection,
+    /// which asks first for the latest acknowledged ones ([`FeedRead::first`], [`super::Feed::on_opened`]).
+    pub acknowledged: Option<AcknowledgedElsewhere>,
 }
 
-impl Reading {
-    /// The first read of a connection, when `acknowledged` are the latest that were acknowledged before it:
-    /// what is acknowledged elsewhere from then on is read too, in its place.
+impl FeedRead {
+    /// The first read of a connection, given the latest messages acknowledged before it: what is acknowledged
+    /// elsewhere from then on is read, too, in its order.
     #[must_use]
-    pub fn first(self, opened: MessageId, acknowledged: &[MessageId]) -> Reading {
+    pub fn first(self, opened: MessageId, acknowledged: &[MessageId]) -> FeedRead {
         let latest =
-            (acknowledged.len() >= REMEMBERED).then(|| acknowledged.iter().min()).flatten();
+            (acknowledged.len() >= MAX_REMEMBERED_IDS).then(|| acknowledged.iter().min()).flatten();
         let opened = latest.map_or(opened, |first| opened.max(first.next()));
-        let Some(Elsewhere { from, mut sent }) = self.acknowledged else {
-            let elsewhere = Elsewhere { from: opened, sent: acknowledged.to_vec() };
-            return Reading { acknowledged: Some(elsewhere), ..self };
+        let Some(AcknowledgedElsewhere { from, mut sent }) = self.acknowledged else {
+            let elsewhere = AcknowledgedElsewhere { from: opened, sent: acknowledged.to_vec() };
+            return FeedRead { acknowledged: Some(elsewhere), ..self };
         };
-        // From there on it is this connection's, as it was told before.
+        // From there on it was announced to this connection.
         sent.extend(acknowledged.iter().filter(|id| **id < from));
-        Reading { acknowledged: Some(Elsewhere { from: from.min(opened), sent }), ..self }
+        FeedRead {
+            acknowledged: Some(AcknowledgedElsewhere { from: from.min(opened), sent }),
+            ..self
+        }
     }
 }
 
-/// Which of the acknowledged messages.
+/// Which acknowledged messages to include.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Elsewhere {
+pub struct AcknowledgedElsewhere {
     /// From this id on.
     pub from: MessageId,
-    /// But not these, which were sent.
+    /// Except these, which were sent.
     pub sent: Vec<MessageId>,
 }
 
-/// The first message that waits for the client's acknowledgement.
+/// The oldest message awaiting an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unacknowledged {
     /// The message.
-    pub attempt: Attempt,
+    pub attempt: DeliveryAttempt,
     /// When it was written.
     pub at: Instant,
-    /// Nothing else waits.
+    /// Whether it is the only one.
     pub is_alone: bool,
 }

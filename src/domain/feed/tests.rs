@@ -14,12 +14,12 @@ fn id(n: u64) -> MessageId {
     MessageId(Uuid::from_u64_pair(0, n))
 }
 
-fn attempt(n: u64) -> Attempt {
-    Attempt { id: id(n), place: None, generation: 0, retry_count: 0 }
+fn attempt(n: u64) -> DeliveryAttempt {
+    DeliveryAttempt { id: id(n), position: None, generation: 0, retry_count: 0 }
 }
 
-fn fresh(n: u64) -> Found {
-    Found { attempt: attempt(n), acknowledged: false }
+fn fresh(n: u64) -> Deliverable {
+    Deliverable { attempt: attempt(n), acknowledged: false }
 }
 
 /// Notices and chat messages are stored side by side.
@@ -43,8 +43,8 @@ struct World {
     /// Acknowledged elsewhere before the first read succeeded: the connection was not open by then.
     excused: BTreeSet<u64>,
     /// What is to be read, and what a read under way saw.
-    asked: Option<Reading>,
-    read: Option<Vec<Found>>,
+    asked: Option<FeedRead>,
+    read: Option<Vec<Deliverable>>,
     /// What was acknowledged by then.
     before: Vec<MessageId>,
     reads: usize,
@@ -67,7 +67,7 @@ struct World {
     /// Something came later than anything should.
     late: bool,
     /// Where the messages stand, of those that are talk.
-    places: std::collections::BTreeMap<u64, Place>,
+    places: std::collections::BTreeMap<u64, ConversationPosition>,
 }
 
 impl World {
@@ -122,17 +122,20 @@ impl World {
         // A word that is lost is said again; its messages are not new to the client.
         let open = self.unacknowledged.intersection(&self.pending);
         let new = open.filter(|n| !self.once_said.contains(n)).count();
-        assert!(new <= WINDOW, "the client has too much");
-        assert!(self.feed.window.len() <= WINDOW + PAGE, "we remember too much");
-        assert_eq!(self.feed.window.values().filter(|w| w.said).count(), self.feed.said);
+        assert!(new <= WINDOW_SIZE, "the client has too much");
+        assert!(self.feed.window.len() <= WINDOW_SIZE + PAGE_SIZE, "we remember too much");
+        assert_eq!(
+            self.feed.window.values().filter(|w| w.ack_received).count(),
+            self.feed.acks_pending
+        );
         let due = self.feed.window.values().map(|written| self.feed.due_at(written)).min();
         let look = self.feed.next_deadline();
         assert!(due.is_none_or(|due| look.is_some_and(|look| look <= due)), "found too late");
     }
 
-    fn fresh(&self, n: u64) -> Found {
-        let attempt = Attempt { place: self.places.get(&n).copied(), ..attempt(n) };
-        Found { attempt, acknowledged: false }
+    fn fresh(&self, n: u64) -> Deliverable {
+        let attempt = DeliveryAttempt { position: self.places.get(&n).copied(), ..attempt(n) };
+        Deliverable { attempt, acknowledged: false }
     }
 
     /// The database answers what it was asked.
@@ -146,10 +149,10 @@ impl World {
             let later = self.acknowledged.range(number(wanted.from)..);
             later.filter(|n| !sent.contains(&id(**n)))
         });
-        let elsewhere = elsewhere.map(|n| Found { acknowledged: true, ..self.fresh(*n) });
-        let mut found: Vec<Found> = waiting.chain(elsewhere).collect();
+        let elsewhere = elsewhere.map(|n| Deliverable { acknowledged: true, ..self.fresh(*n) });
+        let mut found: Vec<Deliverable> = waiting.chain(elsewhere).collect();
         found.sort_by_key(|found| found.attempt.id);
-        found.truncate(PAGE);
+        found.truncate(PAGE_SIZE);
         self.read = Some(found);
     }
 
@@ -199,11 +202,11 @@ impl World {
     }
 
     fn offer(&mut self, n: u64, acknowledged: bool) {
-        let found = Found { acknowledged, ..self.fresh(n) };
+        let found = Deliverable { acknowledged, ..self.fresh(n) };
         match self.feed.on_live(found, self.now) {
-            Live::Send => self.show(n),
-            Live::Defer => self.deferred.push((n, acknowledged)),
-            Live::Hold | Live::Drop => {}
+            LiveDecision::Send => self.show(n),
+            LiveDecision::Defer => self.deferred.push((n, acknowledged)),
+            LiveDecision::Hold | LiveDecision::Drop => {}
         }
     }
 
@@ -245,10 +248,10 @@ impl World {
             self.reads += 1;
             let fit = if self.reads.is_multiple_of(3) { found.len().min(7) } else { found.len() };
             match self.feed.on_read(&found[..fit], fit < found.len(), self.now) {
-                Batch::Page(ids) | Batch::Singly(ids) => {
+                FeedBatch::Page(ids) | FeedBatch::Singly(ids) => {
                     ids.into_iter().for_each(|id| self.show(number(id)));
                 }
-                Batch::Nothing => {}
+                FeedBatch::Nothing => {}
             }
         }
         for (n, acknowledged) in std::mem::take(&mut self.deferred) {
@@ -260,10 +263,10 @@ impl World {
     /// Something was lost on the way and nobody knows what; or what waits to be told is to be read instead.
     fn nudge(&mut self, lost: bool) {
         if lost {
-            self.feed.on_nudge(None);
+            self.feed.on_resync(None);
         } else {
             let unread = std::mem::take(&mut self.hints);
-            unread.into_iter().for_each(|n| self.feed.on_nudge(Some(id(n))));
+            unread.into_iter().for_each(|n| self.feed.on_resync(Some(id(n))));
         }
         self.pump();
     }
@@ -271,7 +274,7 @@ impl World {
     fn rest(&mut self) {
         // What is unacknowledged for so long is another matter.
         if self.feed.window.is_empty() {
-            self.now += LATE;
+            self.now += MAX_REORDERING;
             self.feed.on_tick(self.now);
             self.pump();
         }
@@ -289,7 +292,7 @@ impl World {
             self.said = self.unacknowledged.iter().copied().take(count).collect();
             self.unacknowledged.retain(|n| !self.said.contains(n));
             self.once_said.extend(&self.said);
-            self.feed.on_said(&self.said.iter().copied().map(id).collect::<Vec<_>>());
+            self.feed.on_ack_received(&self.said.iter().copied().map(id).collect::<Vec<_>>());
             self.pump();
         }
     }
@@ -297,7 +300,7 @@ impl World {
     fn store(&mut self, fails: bool) {
         let said = std::mem::take(&mut self.said);
         if fails {
-            self.feed.on_word_lost();
+            self.feed.on_ack_lost();
             self.unacknowledged.extend(said);
         } else {
             self.acknowledged.extend(said.iter().filter(|n| self.pending.contains(n)));
@@ -341,9 +344,9 @@ enum Step {
     Say(u8),
     Stored(bool),
     /// Something was lost on the way; or what waits to be told.
-    Nudge(bool),
+    Resync(bool),
     /// Something of the last while was lost on the way.
-    NudgeSince,
+    ResyncSince,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -361,8 +364,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             any::<(u8, bool)>().prop_map(|(n, last)| Step::AcknowledgeElsewhere(n, last)),
             any::<u8>().prop_map(Step::Say),
             any::<bool>().prop_map(Step::Stored),
-            any::<bool>().prop_map(Step::Nudge),
-            Just(Step::NudgeSince),
+            any::<bool>().prop_map(Step::Resync),
+            Just(Step::ResyncSince),
         ],
         0..80,
     )
@@ -400,11 +403,11 @@ proptest! {
                 }
                 Step::Say(n) => world.say(usize::from(n)),
                 Step::Stored(fails) => world.store(fails),
-                Step::NudgeSince => {
-                    world.feed.on_nudge(Some(OPENED));
+                Step::ResyncSince => {
+                    world.feed.on_resync(Some(OPENED));
                     world.pump();
                 }
-                Step::Nudge(lost) => {
+                Step::Resync(lost) => {
                     world.nudge(lost);
                 }
             }
@@ -427,7 +430,7 @@ fn what_a_sibling_acknowledged_while_this_one_was_behind_still_comes() {
     let mut world = World::new(0);
     world.finish_read(false);
     (0..300).for_each(|_| world.accept());
-    assert_eq!(world.shown.len(), WINDOW);
+    assert_eq!(world.shown.len(), WINDOW_SIZE);
     world.acknowledge_elsewhere(300, false);
     world.settle();
     assert_eq!(world.shown, (1..=300).collect::<Vec<u64>>());
@@ -466,7 +469,7 @@ fn what_was_acknowledged_before_the_connection_came_does_not_come_with_a_nudge()
     let mut world = World::opened_at(id(3), 4, 4);
     world.finish_read(false);
     world.accept();
-    world.feed.on_nudge(Some(OPENED));
+    world.feed.on_resync(Some(OPENED));
     world.pump();
     world.settle();
     assert_eq!((world.shown, world.feed.take_lost()), (vec![5], None));
@@ -478,7 +481,7 @@ fn a_late_nudge_about_what_is_older_than_the_connection_tells_of_nothing_missed(
     world.finish_read(false);
     world.acknowledge(3);
     world.rest();
-    world.feed.on_nudge(Some(id(2)));
+    world.feed.on_resync(Some(id(2)));
     world.pump();
     world.settle();
     assert_eq!((world.shown, world.feed.take_lost()), (vec![1, 2, 3], None));
@@ -506,22 +509,22 @@ fn what_is_deleted_while_a_read_is_under_way_does_not_come() {
     feed.begin_read().unwrap();
     feed.on_deleted(id(1));
     let batch = feed.on_read(&[fresh(1), fresh(2)], false, Instant::now());
-    assert_eq!(batch, Batch::Page(vec![id(2)]));
+    assert_eq!(batch, FeedBatch::Page(vec![id(2)]));
 }
 
 #[test]
 fn what_was_acknowledged_before_the_first_read_does_not_come() {
     let (mut feed, now) = (Feed::new(TIMEOUT, OPENED), Instant::now());
-    assert_eq!(feed.begin_read(), Some(Reading { catch_up: true, ..Reading::default() }));
+    assert_eq!(feed.begin_read(), Some(FeedRead { catch_up: true, ..FeedRead::default() }));
     feed.on_opened(&[id(3), id(1)], now);
-    assert_eq!(feed.on_read(&[fresh(2)], false, now), Batch::Page(vec![id(2)]));
-    feed.on_nudge(None);
-    let wanted = Elsewhere { from: id(1), sent: vec![id(1), id(2), id(3)] };
+    assert_eq!(feed.on_read(&[fresh(2)], false, now), FeedBatch::Page(vec![id(2)]));
+    feed.on_resync(None);
+    let wanted = AcknowledgedElsewhere { from: id(1), sent: vec![id(1), id(2), id(3)] };
     let reading = feed.begin_read().unwrap();
     assert_eq!((reading.in_window, reading.acknowledged), (vec![id(2)], Some(wanted)));
     // A wake-up that comes late.
     feed.on_read(&[], false, now);
-    assert_eq!(feed.on_live(fresh(3), now), Live::Drop);
+    assert_eq!(feed.on_live(fresh(3), now), LiveDecision::Drop);
 }
 
 #[test]
@@ -530,11 +533,11 @@ fn a_wake_up_that_comes_very_late_is_looked_up() {
     // Who tells looks first whether it was acknowledged.
     world.checks = true;
     world.finish_read(false);
-    let many = REMEMBERED as u64 + 50;
+    let many = MAX_REMEMBERED_IDS as u64 + 50;
     (0..many).for_each(|_| world.store_new());
-    world.feed.on_nudge(Some(id(1)));
+    world.feed.on_resync(Some(id(1)));
     world.pump();
-    while world.shown.len() < REMEMBERED + 50 {
+    while world.shown.len() < MAX_REMEMBERED_IDS + 50 {
         world.finish_read(false);
         world.acknowledge(usize::MAX);
     }
@@ -547,17 +550,17 @@ fn a_wake_up_that_comes_very_late_is_looked_up() {
 fn what_cannot_be_told_any_more_is_told_to_be_missed() {
     let mut world = World::new(0);
     world.finish_read(false);
-    for _ in 0..REMEMBERED + 50 {
+    for _ in 0..MAX_REMEMBERED_IDS + 50 {
         world.accept();
         world.acknowledge(1);
     }
     assert_eq!(world.feed.take_lost(), None);
     // Nobody knows what was lost on the way, and of the first fifty nobody knows whether they were sent.
-    world.feed.on_nudge(None);
+    world.feed.on_resync(None);
     assert_eq!(world.feed.take_lost(), Some(OPENED));
     assert_eq!(world.feed.take_lost(), None);
     let reading = world.feed.begin_read().unwrap().acknowledged.unwrap();
-    assert_eq!((reading.from, reading.sent.len()), (id(51), REMEMBERED));
+    assert_eq!((reading.from, reading.sent.len()), (id(51), MAX_REMEMBERED_IDS));
     world.feed.on_read(&[], false, world.now);
     // One of them comes as if it had not been sent, and has to wait: the same.
     world.feed.on_passed_over(id(20));
@@ -568,8 +571,8 @@ fn what_cannot_be_told_any_more_is_told_to_be_missed() {
 fn a_page_waits_for_the_acknowledgement_of_the_last() {
     let mut world = World::new(150);
     world.finish_read(false);
-    assert_eq!(world.shown.len(), PAGE);
-    world.acknowledge(PAGE - 1);
+    assert_eq!(world.shown.len(), PAGE_SIZE);
+    world.acknowledge(PAGE_SIZE - 1);
     assert!(world.read.is_none(), "one message of the page is still unacknowledged");
     world.acknowledge(1);
     world.finish_read(false);
@@ -580,7 +583,7 @@ fn a_page_waits_for_the_acknowledgement_of_the_last() {
 fn the_next_page_does_not_wait_for_the_word_to_be_stored() {
     let mut world = World::new(150);
     world.finish_read(false);
-    world.say(PAGE);
+    world.say(PAGE_SIZE);
     assert!(world.read.is_some(), "it is read while the word is stored");
     world.finish_read(false);
     assert_eq!(world.shown, (1..=150).collect::<Vec<u64>>());
@@ -594,7 +597,7 @@ fn a_silent_client_is_told_no_more_than_the_window_holds() {
     let mut world = World::new(0);
     world.finish_read(false);
     (0..1000).for_each(|_| world.accept());
-    assert_eq!(world.shown.len(), WINDOW);
+    assert_eq!(world.shown.len(), WINDOW_SIZE);
 }
 
 #[test]
@@ -605,7 +608,7 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
     world.accept();
     world.acknowledge(1);
     let second = attempt(2);
-    assert_eq!(world.feed.next_deadline(), Some(world.now + SENT_AFTER));
+    assert_eq!(world.feed.next_deadline(), Some(world.now + SENT_STATUS_DELAY));
     let later = world.now + Duration::from_secs(2);
     assert_eq!(world.feed.on_tick(later).sent, [(second, world.now)]);
     assert_eq!(world.feed.on_tick(later), Overdue::default());
@@ -613,9 +616,9 @@ fn what_is_not_acknowledged_in_time_is_missed_once() {
     assert_eq!((overdue.sent, overdue.missed), (vec![], vec![(second, world.now)]));
     assert_eq!(world.feed.on_tick(world.now + TIMEOUT * 2), Overdue::default());
     // Its retry comes as a live message again.
-    let again = Attempt { retry_count: 1, ..second };
-    let again = Found { attempt: again, acknowledged: false };
-    assert_eq!(world.feed.on_live(again, later), Live::Send);
+    let again = DeliveryAttempt { retry_count: 1, ..second };
+    let again = Deliverable { attempt: again, acknowledged: false };
+    assert_eq!(world.feed.on_live(again, later), LiveDecision::Send);
 }
 
 #[test]
@@ -623,12 +626,12 @@ fn a_look_too_early_is_followed_by_one_in_time() {
     let mut world = World::new(0);
     world.finish_read(false);
     world.accept();
-    let half = world.now + SENT_AFTER / 2;
-    assert_eq!(world.feed.on_live(fresh(9), half), Live::Send);
+    let half = world.now + SENT_STATUS_DELAY / 2;
+    assert_eq!(world.feed.on_live(fresh(9), half), LiveDecision::Send);
     world.feed.on_acknowledged(&[id(1)]);
     let early = world.feed.next_deadline().expect("something is written");
     assert_eq!(world.feed.on_tick(early), Overdue::default());
-    assert_eq!(world.feed.next_deadline(), Some(half + SENT_AFTER));
+    assert_eq!(world.feed.next_deadline(), Some(half + SENT_STATUS_DELAY));
 }
 
 #[test]
@@ -638,7 +641,7 @@ fn a_client_at_work_is_given_time_but_not_for_ever() {
     (0..3).for_each(|_| world.accept());
     let at = |timeouts: f64| world.now + TIMEOUT.mul_f64(timeouts);
     for step in 1..=9 {
-        world.feed.on_heard(at(f64::from(step) * 0.6));
+        world.feed.on_client_active(at(f64::from(step) * 0.6));
         assert!(world.feed.on_tick(at(f64::from(step) * 0.6)).missed.is_empty(), "{step}");
     }
     assert_eq!(world.feed.on_tick(at(6.0)).missed.len(), 3, "however busy it is");
@@ -654,51 +657,60 @@ fn an_idle_feed_is_small() {
     assert!(size_of::<Feed>() <= 240, "{}", size_of::<Feed>());
     // When nothing has come for a while, nothing of what came is remembered.
     let quiet = world.feed.next_deadline().expect("something to forget");
-    assert_eq!(quiet, world.now + LATE);
+    assert_eq!(quiet, world.now + MAX_REORDERING);
     assert_eq!(world.feed.on_tick(quiet), Overdue::default());
     assert_eq!(world.feed.next_deadline(), None);
     assert!(!world.feed.position.has_had(id(1)));
-    world.feed.on_nudge(None);
+    world.feed.on_resync(None);
     assert_eq!(world.feed.take_lost(), None, "nothing was crowded out");
     let reading = world.feed.begin_read().unwrap().acknowledged.unwrap();
-    assert_eq!(reading, Elsewhere { from: id(2), sent: Vec::new() });
+    assert_eq!(reading, AcknowledgedElsewhere { from: id(2), sent: Vec::new() });
 }
 
 #[test]
 fn what_came_with_a_read_is_not_written_again_when_it_comes_live() {
     let (mut feed, now) = (Feed::new(TIMEOUT, OPENED), Instant::now());
     assert!(feed.begin_read().is_some());
-    assert_eq!(feed.on_read(&[fresh(1)], false, now), Batch::Page(vec![id(1)]));
-    assert_eq!(feed.on_live(fresh(1), now), Live::Drop);
-    assert_eq!(feed.on_live(fresh(2), now), Live::Send);
-    assert_eq!(feed.on_live(fresh(2), now), Live::Drop, "told twice");
+    assert_eq!(feed.on_read(&[fresh(1)], false, now), FeedBatch::Page(vec![id(1)]));
+    assert_eq!(feed.on_live(fresh(1), now), LiveDecision::Drop);
+    assert_eq!(feed.on_live(fresh(2), now), LiveDecision::Send);
+    assert_eq!(feed.on_live(fresh(2), now), LiveDecision::Drop, "told twice");
 }
 
 #[test]
 fn talk_comes_in_its_order_whatever_overtakes_what() {
     let conversation = ConversationId(Uuid::from_u128(9));
     let said = |n: u64| {
-        let place = Some(Place { conversation, seq: i64::try_from(n).unwrap() });
-        Found { attempt: Attempt { place, ..attempt(n) }, acknowledged: false }
+        let place = Some(ConversationPosition { conversation, seq: i64::try_from(n).unwrap() });
+        Deliverable {
+            attempt: DeliveryAttempt { position: place, ..attempt(n) },
+            acknowledged: false,
+        }
     };
     let now = Instant::now();
     let mut feed = Feed::new(Duration::from_secs(5), OPENED);
     assert!(feed.begin_read().is_some());
-    assert_eq!(feed.on_read(&[], false, now), Batch::Nothing);
+    assert_eq!(feed.on_read(&[], false, now), FeedBatch::Nothing);
     // Nothing is known of this conversation: what came before may have been overtaken.
-    assert_eq!(feed.on_live(said(2), now), Live::Hold);
+    assert_eq!(feed.on_live(said(2), now), LiveDecision::Hold);
     assert!(feed.begin_read().is_some());
-    assert_eq!(feed.on_read(&[said(1), said(2)], false, now), Batch::Singly(vec![id(1), id(2)]));
-    assert_eq!(feed.on_live(said(1), now), Live::Drop);
-    assert_eq!(feed.on_live(said(3), now), Live::Send);
+    assert_eq!(
+        feed.on_read(&[said(1), said(2)], false, now),
+        FeedBatch::Singly(vec![id(1), id(2)])
+    );
+    assert_eq!(feed.on_live(said(1), now), LiveDecision::Drop);
+    assert_eq!(feed.on_live(said(3), now), LiveDecision::Send);
     // The fourth is the party's own, the sixth has overtaken the fifth.
-    feed.on_own(Place { conversation, seq: 4 });
-    assert_eq!(feed.on_live(said(6), now), Live::Hold);
+    feed.on_own_message(ConversationPosition { conversation, seq: 4 });
+    assert_eq!(feed.on_live(said(6), now), LiveDecision::Hold);
     assert!(feed.begin_read().is_some());
-    assert_eq!(feed.on_read(&[said(5), said(6)], false, now), Batch::Singly(vec![id(5), id(6)]));
+    assert_eq!(
+        feed.on_read(&[said(5), said(6)], false, now),
+        FeedBatch::Singly(vec![id(5), id(6)])
+    );
     feed.on_acknowledged(&[id(3)]);
-    assert_eq!(feed.on_live(said(3), now), Live::Drop, "a wake-up that comes twice");
-    assert_eq!(feed.on_live(said(7), now), Live::Send);
+    assert_eq!(feed.on_live(said(3), now), LiveDecision::Drop, "a wake-up that comes twice");
+    assert_eq!(feed.on_live(said(7), now), LiveDecision::Send);
 }
 
 /// Messages of one conversation come through one queue; while two versions run beside each other that know
@@ -736,7 +748,7 @@ proptest! {
             let seq = &mut seqs[usize::try_from(*conversation).unwrap()];
             *seq += 1;
             let conversation = ConversationId(Uuid::from_u128(*conversation));
-            places.insert(n, Place { conversation, seq: *seq });
+            places.insert(n, ConversationPosition { conversation, seq: *seq });
         }
         // All are stored before any is told of.
         world.pending.extend(places.keys());
@@ -763,7 +775,7 @@ proptest! {
             }
         }
         // The position check finds what no wake-up brought.
-        world.feed.on_nudge(None);
+        world.feed.on_resync(None);
         world.pump();
         world.settle();
         let mut shown: std::collections::BTreeMap<ConversationId, Vec<i64>> = Default::default();

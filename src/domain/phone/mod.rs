@@ -1,11 +1,11 @@
-//! Phone numbers: parsed once at the edge, E.164 everywhere inside.
+//! Phone numbers: parsed once at the border, E.164 everywhere inside.
 
-mod fold;
+mod normalize;
 mod plan;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-pub use fold::folded;
+pub use normalize::normalized;
 
 /// A phone number in E.164, such as `+967771234567`. Cheap to clone.
 ///
@@ -13,48 +13,45 @@ pub use fold::folded;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phone(Arc<str>);
 
-/// A region whose national numbers may be written without the country code, such as `YE`.
+/// A region whose numbers may be written without the country code, such as `YE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region(phonenumber::country::Id);
 
-/// Why something is no phone number.
+/// Why a text is not a phone number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
-    /// Nothing that reads as a number.
+    /// It is not a number.
     #[error("is not a phone number; write it in international form, such as +967771234567")]
     NotANumber,
-    /// A decimal number, a negative one or one with an exponent.
+    /// It is a decimal, negative or exponential number.
     #[error(
-        "is not a phone number but what a spreadsheet makes of one (such as 771234567.0 or 9.67E+11); \
-         make its column text and export it again"
+        "is a phone number mangled by a spreadsheet (such as 771234567.0 or 9.67E+11); format the \
+         column as text and export again"
     )]
     Spreadsheet,
-    /// A national number, and no default region to read it by.
+    /// It is a national number, and no region is configured.
     #[error("has no country code; write it in international form, such as +967771234567")]
     NoCountryCode,
-    /// No country has that code.
-    #[error("begins with a country code that no country has")]
+    /// The country code is unknown.
+    #[error("has an unknown country code")]
     UnknownCountry,
     /// The country has no numbers of this length.
-    #[error("has a length that no number of its country has")]
+    #[error("has the wrong length for its country")]
     WrongLength,
-    /// A digit stands after the country code that is dialled within the country only.
-    #[error(
-        "has after its country code the prefix that is dialled within the country only, such as 0; \
-         leave that out"
-    )]
+    /// The national prefix follows the country code.
+    #[error("has a national prefix, such as 0, after its country code; remove the prefix")]
     NationalPrefix,
-    /// It is a number with its first digits read as a country code, and without.
+    /// It is valid with its first digits as a country code, and without.
     #[error(
-        "can be read with its country code and without one; write it in international form, such as \
-         +967771234567"
+        "is ambiguous: it is valid with and without a country code; write it in international form, \
+         such as +967771234567"
     )]
     Ambiguous,
 }
 
-/// A code that names no region.
+/// An unknown region code.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no region; use a two-letter code such as YE")]
+#[error("'{0}' is not a region; use a two-letter code such as YE")]
 pub struct UnknownRegion(pub String);
 
 impl FromStr for Region {
@@ -73,37 +70,37 @@ impl Region {
     }
 }
 
-/// Longer than any number with separators; refused before it is looked at.
-const LONGEST_INPUT: usize = 40;
-/// The same with direction marks between its digits.
-const LONGEST_UNFOLDED: usize = 200;
-/// With fewer digits than this it is not told that the country code is missing.
-const FEWEST_NATIONAL: usize = 5;
-/// So many digits before a dot are no first part of a number that is written with one.
-const WHOLE_NUMBER: usize = 7;
+/// Maximum length with separators; longer input is refused unread.
+const MAX_INPUT_LEN: usize = 40;
+/// The same before invisible characters are removed.
+const MAX_UNFOLDED_LEN: usize = 200;
+/// With fewer digits, the missing country code is not the problem.
+const MIN_NATIONAL_DIGITS: usize = 5;
+/// This many digits before a dot are not an area code.
+const MIN_WHOLE_DIGITS: usize = 7;
 
-/// What was written, taken apart.
-struct Written {
+/// The parsed input.
+struct ParsedInput {
     digits: String,
-    /// Whether it begins with a plus sign, or with 00.
+    /// Whether it begins with `+` or `00`.
     is_international: bool,
-    /// How many digits stand before a zero that has brackets of its own.
+    /// Number of digits before a bracketed zero.
     bracketed: Option<usize>,
 }
 
-impl Written {
-    fn read(text: &str) -> Result<Written, PhoneError> {
-        if text.len() > LONGEST_UNFOLDED {
+impl ParsedInput {
+    fn read(text: &str) -> Result<ParsedInput, PhoneError> {
+        if text.len() > MAX_UNFOLDED_LEN {
             return Err(PhoneError::NotANumber);
         }
-        let text = folded(text);
-        if text.is_empty() || text.len() > LONGEST_INPUT {
+        let text = normalized(text);
+        if text.is_empty() || text.len() > MAX_INPUT_LEN {
             return Err(PhoneError::NotANumber);
         }
         if is_computed(&text) {
             return Err(PhoneError::Spreadsheet);
         }
-        // Letters would be read as a keypad ("+1800FLOWERS"), which nobody who sends messages means.
+        // Keypad letters ("+1800FLOWERS") are refused.
         if !text.bytes().all(|c| c.is_ascii_digit() || b" -().+/".contains(&c)) {
             return Err(PhoneError::NotANumber);
         }
@@ -116,18 +113,18 @@ impl Written {
         let bracketed = spaceless.find("(0)").and_then(|at| spaceless.get(..at)).map(count);
         let digits: String = after.chars().filter(char::is_ascii_digit).collect();
         Ok(match digits.strip_prefix("00").filter(|_| !text.contains('+')) {
-            Some(rest) => Written {
+            Some(rest) => ParsedInput {
                 digits: rest.to_owned(),
                 is_international: true,
                 bracketed: bracketed.and_then(|place| place.checked_sub(2)),
             },
-            None => Written { digits, is_international: text.contains('+'), bracketed },
+            None => ParsedInput { digits, is_international: text.contains('+'), bracketed },
         })
     }
 }
 
-/// Whether a text, folded, is a decimal number, a negative one or one with an exponent. Of what a
-/// spreadsheet did to a phone number not every digit may be left.
+/// Whether a normalized text is a decimal, negative or exponential number. A spreadsheet may have lost some of
+/// the digits.
 pub fn is_computed(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
     if text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
@@ -142,48 +139,47 @@ pub fn is_computed(text: &str) -> bool {
         }
         None => text,
     };
-    // One separator, and behind it one or two digits, or noughts, or any after as many as a number has:
-    // 77.12.34.50 is how some write a number, and 030.1234560.
+    // One separator followed by one or two digits, by zeros, or by any digits after as many as a number has:
+    // 77.12.34.50 and 030.1234560 are valid ways to write a number.
     text.rsplit_once(['.', ',']).is_some_and(|(whole, part)| {
         let grouped = |c: u8| c.is_ascii_digit() || b" ,".contains(&c);
         let count = whole.bytes().filter(u8::is_ascii_digit).count();
         digits(part)
-            && (part.len() <= 2 || part.bytes().all(|c| c == b'0') || count >= WHOLE_NUMBER)
+            && (part.len() <= 2 || part.bytes().all(|c| c == b'0') || count >= MIN_WHOLE_DIGITS)
             && whole.starts_with(|c: char| c.is_ascii_digit())
             && whole.bytes().all(grouped)
     })
 }
 
 impl Phone {
-    /// Reads a number as a person wrote it, with spaces, dashes, a leading `00` or `+`, in the digits of
-    /// any script.
+    /// Parses a number as people write it: spaces, dashes, a leading `00` or `+`, digits of any script.
     ///
-    /// What begins with `+` or `00` is read without the region, and none of its digits is changed. A number
-    /// passes whose country exists and has numbers of that length; whether the range is assigned is not
-    /// judged, because ranges open faster than any table of them is updated.
+    /// A number with `+` or `00` is parsed without the region, and its digits are not changed. A number is
+    /// valid if its country exists and has numbers of that length; assigned ranges are not checked, because
+    /// ranges open faster than tables of them are updated.
     ///
     /// # Errors
-    /// What is wrong with it; the texts complete a sentence that begins with the field's name.
+    /// What is wrong; the text follows the name of the field.
     pub fn parse(text: &str, default_region: Option<Region>) -> Result<Phone, PhoneError> {
-        let written = Written::read(text)?;
+        let written = ParsedInput::read(text)?;
         if written.is_international {
             return plan::international(&written.digits, written.bracketed).map(Phone::of_digits);
         }
-        if written.digits.len() < FEWEST_NATIONAL {
+        if written.digits.len() < MIN_NATIONAL_DIGITS {
             return Err(PhoneError::NotANumber);
         }
         let region = default_region.ok_or(PhoneError::NoCountryCode)?;
         plan::national(&written.digits, region).map(Phone::of_digits)
     }
 
-    /// Reads a number as systems store it: country code and digits, with or without a plus sign. Else it is
-    /// read like any other.
+    /// Parses a number as systems store it: country code and digits, with or without `+`. Otherwise like
+    /// [`Phone::parse`].
     ///
     /// # Errors
-    /// As [`Phone::parse`]; [`PhoneError::Ambiguous`] of digits that could be somebody's number with their
-    /// first ones as a country code, and somebody else's in the region.
+    /// As [`Phone::parse`]; [`PhoneError::Ambiguous`] for digits that are valid both with a country code and
+    /// as a national number of the region.
     pub fn parse_stored(text: &str, default_region: Option<Region>) -> Result<Phone, PhoneError> {
-        let digits = folded(text);
+        let digits = normalized(text);
         let bare = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
         let read = Phone::parse(text, default_region);
         let Some(whole) = bare.then(|| plan::international(&digits, None).ok()).flatten() else {
@@ -192,9 +188,9 @@ impl Phone {
         let whole = Phone::of_digits(whole);
         match read {
             Ok(national) if national == whole => Ok(whole),
-            // No country has such a number yet, as far as is known, and the region has.
+            // The number is unassigned, and the national one is assigned.
             Ok(national) if !whole.is_assigned() && national.is_assigned() => Ok(national),
-            // Which of the ranges are known says nothing: others open.
+            // Known ranges prove nothing: others open.
             Ok(_) | Err(PhoneError::Ambiguous) => Err(PhoneError::Ambiguous),
             Err(_) => Ok(whole),
         }
@@ -208,29 +204,29 @@ impl Phone {
         self.0.strip_prefix('+').is_some_and(plan::is_assigned_anywhere)
     }
 
-    /// What is to be looked at of a number that is stored, with `region` as versions before had it in their
-    /// configuration; `None` when there is nothing.
-    pub fn doubt(&self, region: Option<Region>) -> Option<Doubt> {
+    /// Why a stored number needs a check, given the `region` configured when it was stored; `None` if it does
+    /// not.
+    pub fn doubt(&self, region: Option<Region>) -> Option<PhoneIssue> {
         match Phone::parse(&self.0, None) {
-            Err(why) => return Some(Doubt::Unreadable(why)),
-            Ok(read) if read != *self => return Some(Doubt::ReadAs(read)),
+            Err(why) => return Some(PhoneIssue::Unreadable(why)),
+            Ok(read) if read != *self => return Some(PhoneIssue::ReadAs(read)),
             Ok(_) => {}
         }
         let given = plan::before_mending(self.0.strip_prefix('+')?, region?)?;
-        Some(Doubt::MayHaveBeen(Phone::of_digits(given)))
+        Some(PhoneIssue::MayHaveBeen(Phone::of_digits(given)))
     }
 
-    /// Takes a number that was parsed before it was stored.
+    /// A number from the database, which was parsed before.
     pub fn from_stored(e164: &str) -> Phone {
         Phone(e164.into())
     }
 
-    /// The E.164 text. For the wire and the database, never for a log.
+    /// The E.164 text, for the wire and the database, never for a log.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The number as logs may show it: the country and the last two digits.
+    /// The number for logs: country code and last two digits.
     pub fn masked(&self) -> String {
         let (head, rest) = self.0.split_at(self.0.len().min(4));
         let tail = rest.get(rest.len().saturating_sub(2)..).unwrap_or_default();
@@ -238,14 +234,14 @@ impl Phone {
     }
 }
 
-/// Why a stored number is to be looked at.
+/// Why a stored number needs a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doubt {
-    /// It is no number.
+pub enum PhoneIssue {
+    /// It is not a number.
     Unreadable(PhoneError),
-    /// It is read as another one.
+    /// It parses as another number.
     ReadAs(Phone),
-    /// It is a number, and it may be what became of this one.
+    /// It may be a mangled form of this number.
     MayHaveBeen(Phone),
 }
 

@@ -1,19 +1,19 @@
-//! The numbering plans: which lengths a country's numbers have, and what is dialled before them.
+//! Numbering plans: number lengths and dialling prefixes by country.
 //!
-//! The tables are those of `phonenumber`; its parser is not used. That one reads an international number by
-//! the rules of the given region too, takes the country's code off national numbers that only begin like
-//! it (91 in India), and takes a national prefix off twice (8 in Russia).
+//! The tables are from `phonenumber`; its parser is not used: it parses international numbers by the given
+//! region's rules, too, removes the country code from national numbers that begin alike (91 in India), and
+//! removes a national prefix twice (8 in Russia).
 
 use phonenumber::metadata::{DATABASE, Descriptor, Metadata};
 
 use super::{PhoneError, Region};
 
-/// The most digits of a number with its country code (E.164).
-const MOST_DIGITS: usize = 15;
-/// Fewer are no number of anybody's.
-const FEWEST_DIGITS: usize = 5;
+/// Maximum number of digits with country code (E.164).
+const MAX_DIGITS: usize = 15;
+/// Minimum number of digits.
+const MIN_DIGITS: usize = 5;
 
-/// A country code and what has it: one country, or several that share it.
+/// A country code and its countries, which may share it.
 struct Plan {
     code: u16,
     regions: Vec<&'static Metadata>,
@@ -24,9 +24,9 @@ impl Plan {
         DATABASE.by_code(&code).map(|regions| Plan { code, regions })
     }
 
-    /// The plan that digits with a country code belong to, and the rest of them. No code begins another.
+    /// Splits off the country code. No code is a prefix of another.
     fn split(digits: &str) -> Option<(Plan, &str)> {
-        // None begins with 0.
+        // No code begins with 0.
         let digits = Some(digits).filter(|digits| !digits.starts_with('0'))?;
         (1..=3).find_map(|length| {
             let (code, national) = digits.split_at_checked(length)?;
@@ -57,7 +57,7 @@ impl Plan {
     }
 
     fn fits(&self, national: &str) -> bool {
-        self.code_length() + national.len() <= MOST_DIGITS
+        self.code_length() + national.len() <= MAX_DIGITS
     }
 
     /// Whether the tables know the range that it is in. Ranges are opened faster than tables are made, so
@@ -107,7 +107,7 @@ fn is_of(kind: &Descriptor, national: &str) -> bool {
 /// Reads digits that begin with a country code, and changes none of them: E.164, without the plus sign.
 /// `bracketed` is the place of a zero in brackets of its own.
 pub(super) fn international(digits: &str, bracketed: Option<usize>) -> Result<String, PhoneError> {
-    if digits.len() < FEWEST_DIGITS {
+    if digits.len() < MIN_DIGITS {
         return Err(PhoneError::NotANumber);
     }
     let (plan, national) = Plan::split(digits).ok_or(PhoneError::UnknownCountry)?;

@@ -345,18 +345,18 @@ fn stored_numbers_of_before_are_doubted() {
         let region = (!code.is_empty()).then(|| code.parse().unwrap());
         Phone::from_stored(stored).doubt(region)
     };
-    let may = |number: &str| Some(Doubt::MayHaveBeen(Phone::from_stored(number)));
+    let may = |number: &str| Some(PhoneIssue::MayHaveBeen(Phone::from_stored(number)));
     assert_eq!(doubt("+495123456789", "US"), may("+4915123456789"));
     assert_eq!(doubt("+863912345678", "US"), may("+8613912345678"));
     assert_eq!(doubt("+2416031234", "YE"), may("+24106031234"));
     assert_eq!(doubt("+495123456789", ""), None);
-    let unreadable = |why| Some(Doubt::Unreadable(why));
+    let unreadable = |why| Some(PhoneIssue::Unreadable(why));
     assert_eq!(doubt("+9677712345670", ""), unreadable(PhoneError::WrongLength));
     assert_eq!(doubt("+9670771234567", "YE"), unreadable(PhoneError::NationalPrefix));
     assert_eq!(doubt("771234567", "YE"), unreadable(PhoneError::NoCountryCode));
     assert_eq!(
         doubt("00967771234567", ""),
-        Some(Doubt::ReadAs(Phone::from_stored("+967771234567")))
+        Some(PhoneIssue::ReadAs(Phone::from_stored("+967771234567")))
     );
     for good in
         ["+967771234567", "+967790000000", "+12025550123", "+8613912345678", "+390669812345"]

@@ -1,33 +1,32 @@
-//! Of messages that another system accepted, and an import brought: what was before is told as what that
-//! system had stored, and not as what was done here.
+//! Verdicts on imported messages: the previous system's data is reported as such.
 
 use time::OffsetDateTime;
 
-use super::{Facts, Status, Verdict, clock};
+use super::{MessageFacts, Status, Verdict, clock};
 
-/// How the reason of a failure begins that was another system's: it never had a dead letter.
+/// Prefix of failure reasons from the previous system, which has no dead letters.
 pub const FAILED_BEFORE: &str = "failed in the previous system";
 
 /// An import of messages.
 #[derive(Clone, Debug)]
-pub struct Import {
+pub struct MessageImport {
     /// When it began.
     pub at: OffsetDateTime,
     /// Who ran it.
     pub by: String,
-    /// The name of its file.
+    /// The file name.
     pub file: String,
 }
 
-impl Import {
-    /// When, for everybody who may see the message; by whom and from what is for administrators.
+impl MessageImport {
+    /// The time, for everybody who may see the message; who ran it and the file are for administrators.
     pub(super) fn text(&self) -> String {
         format!("It was imported at {}.", clock(self.at))
     }
 }
 
-impl Facts {
-    /// Since when it is here, and what began that.
+impl MessageFacts {
+    /// Since when the message is here, and how it came.
     pub(super) fn beginning(&self) -> (OffsetDateTime, &'static str) {
         match &self.import {
             Some(import) => (import.at, "imported"),
@@ -35,7 +34,7 @@ impl Facts {
         }
     }
 
-    /// The verdict on what had its end before it came here: nothing was done about it.
+    /// The verdict on a message that was finished before the import.
     pub(super) fn ended_elsewhere(&self) -> Option<Verdict> {
         let import = self.import.as_ref()?;
         let before = |at: Option<OffsetDateTime>| at.is_some_and(|at| at <= import.at);
@@ -49,8 +48,8 @@ impl Facts {
                     format!(" and was opened {here} at {}", clock(at))
                 });
                 let sentence = format!(
-                    "{text} It had been delivered by the previous system, which has {delivered} for \
-                     that{opened}; nothing is to be done for it here."
+                    "{text} It was delivered by the previous system at {delivered}{opened}; nothing is \
+                     left to do here."
                 );
                 Some(Verdict::new("imported_delivered", sentence))
             }

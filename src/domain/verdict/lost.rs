@@ -1,9 +1,8 @@
-//! Of messages whose connection was lost before they were acknowledged. The same message may lose any number of
-//! connections.
+//! Verdicts on messages whose connection was lost before the acknowledgement, any number of times.
 
-use super::{Facts, Verdict, clock};
+use super::{MessageFacts, Verdict, clock};
 
-impl Facts {
+impl MessageFacts {
     /// The verdict on a message that waits for its recipient's next connect.
     pub(super) fn connection_lost(&self) -> Option<Verdict> {
         let (at, why, times) = self.lost()?;
@@ -19,7 +18,7 @@ impl Facts {
         Some(Verdict::new("connection_lost", sentence))
     }
 
-    /// Why a message that arrived in the end was late.
+    /// Why a delivered message was late.
     pub(super) fn delayed_by_lost_connection(&self) -> Option<String> {
         let (at, why, times) = self.lost()?;
         Some(match times {
@@ -32,24 +31,24 @@ impl Facts {
         })
     }
 
-    /// When the last one was lost and why, and how many were.
+    /// The last lost connection, its reason, and their number.
     fn lost(&self) -> Option<(String, String, u64)> {
         let last = self.last("connection_lost")?;
         Some((clock(last.at), reason(&last.detail), self.count("connection_lost")))
     }
 }
 
-/// The reason of a lost connection, as it is noted, in words.
+/// The recorded reason of a lost connection, in words.
 pub(super) fn reason(noted: &str) -> String {
     match noted {
-        "" => "no reason was noted".to_owned(),
+        "" => "no reason was recorded".to_owned(),
         "stuck" => "the device stopped reading".to_owned(),
         "client_timeout" => "the device fell silent: it neither sent nor answered".to_owned(),
-        "socket_broken" => "the network broke it".to_owned(),
+        "socket_broken" => "the network lost it".to_owned(),
         "socket_closed" | "client_closed" => "the device closed it".to_owned(),
         "client_failed" | "socket_refused" => "the app ended it with an error".to_owned(),
         "server_closed" => "esh3ar closed it".to_owned(),
-        "process_ended" => "esh3ar ended with it".to_owned(),
+        "process_ended" => "the esh3ar process ended".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::{
     ContentType, MessageId, Phone, Priority, UserId,
-    message::{Draft, OneWay},
+    message::{MessageDraft, OneWayMessage},
 };
 
 fn second(n: i64) -> OffsetDateTime {
@@ -12,26 +12,27 @@ fn second(n: i64) -> OffsetDateTime {
 }
 
 fn accepted(status: Status) -> Message {
-    let draft = Draft {
+    let draft = MessageDraft {
         subject: None,
         content: "x".to_owned(),
         content_type: ContentType::default(),
         priority: Priority::default(),
     };
     let to = Phone::from_stored("+967771234567");
-    let one_way = OneWay::new(MessageId(uuid::Uuid::nil()), UserId(uuid::Uuid::nil()), to, draft);
+    let one_way =
+        OneWayMessage::new(MessageId(uuid::Uuid::nil()), UserId(uuid::Uuid::nil()), to, draft);
     let mut message = one_way.unwrap().accepted("shop".into(), second(1000));
     message.status = status;
     message
 }
 
-fn run(from: i64, alive: i64, stopped: Option<i64>) -> Run {
+fn run(from: i64, alive: i64, stopped: Option<i64>) -> ProcessRun {
     let (started_at, alive_at) = (second(from), second(alive));
-    Run { delivers: true, started_at, alive_at, stopped_at: stopped.map(second) }
+    ProcessRun { delivers: true, started_at, alive_at, stopped_at: stopped.map(second) }
 }
 
-fn facts(status: Status) -> Facts {
-    Facts {
+fn facts(status: Status) -> MessageFacts {
+    MessageFacts {
         now: second(1100),
         message: accepted(status),
         next_attempt_at: None,
@@ -51,19 +52,19 @@ fn facts(status: Status) -> Facts {
     }
 }
 
-fn delivered(after: Duration) -> Facts {
+fn delivered(after: Duration) -> MessageFacts {
     let mut facts = facts(Status::Delivered);
     facts.message.sent_at = Some(second(1000) + after / 2);
     facts.message.delivered_at = Some(second(1000) + after);
     facts
 }
 
-fn event(kind: &str, at: i64, detail: &str) -> Past {
-    Past { at: second(at), count: 1, kind: kind.to_owned(), detail: detail.to_owned() }
+fn event(kind: &str, at: i64, detail: &str) -> MessageEvent {
+    MessageEvent { at: second(at), count: 1, kind: kind.to_owned(), detail: detail.to_owned() }
 }
 
 #[track_caller]
-fn says(facts: &Facts, code: &str, words: &str) {
+fn says(facts: &MessageFacts, code: &str, words: &str) {
     let verdict = facts.verdict();
     assert_eq!(verdict.code, code, "{}", verdict.sentence);
     assert!(verdict.sentence.contains(words), "{} lacks {words}", verdict.sentence);
@@ -98,7 +99,7 @@ fn what_came_late_says_why() {
     lost.events = vec![event("connection_lost", 1005, "client_timeout")];
     says(&lost, "delivered_after_lost_connection", "fell silent");
     // One event with a count, and events of before.
-    lost.events.push(Past { count: 4, ..event("connection_lost", 1009, "stuck") });
+    lost.events.push(MessageEvent { count: 4, ..event("connection_lost", 1009, "stuck") });
     let often = "5 connections that it had been written to were lost, the last of them at \
                  1970-01-01 00:16:49 UTC (the device stopped reading)";
     says(&lost, "delivered_after_lost_connection", often);
@@ -109,9 +110,9 @@ fn what_came_late_says_why() {
     retried.events = vec![event("retry", 1005, ""), event("retry", 1006, "")];
     says(&retried, "delivered_after_retries", "2 times");
     let mut busy = late.clone();
-    says(&busy, "delivered_to_busy_device", "had so much to acknowledge");
+    says(&busy, "delivered_to_busy_device", "had so many unacknowledged messages");
     busy.message.sent_at = Some(second(1001));
-    says(&busy, "delivered_to_busy_device", "took its time to acknowledge");
+    says(&busy, "delivered_to_busy_device", "was slow to acknowledge");
     let mut offline = late;
     offline.recipient.connected_at = Some(second(1029));
     says(&offline, "delivered_on_connect", "not connected before");
@@ -136,9 +137,9 @@ fn what_was_given_up_says_what_to_do() {
     assert_eq!(facts.verdict().next.as_deref(), Some("esh3ar dlq requeue 17"));
     let mut late = delivered(Duration::from_secs(90));
     late.events = vec![event("given_up", 1070, ""), event("late_acknowledgement", 1090, "")];
-    says(&late, "delivered_late", "all the same");
+    says(&late, "delivered_late", "acknowledged it later");
     late.events = vec![event("given_up", 1070, ""), event("requeued", 1080, "")];
-    says(&late, "delivered_after_requeue", "put back");
+    says(&late, "delivered_after_requeue", "requeued");
 }
 
 #[test]
@@ -164,9 +165,9 @@ fn what_waits_says_for_what() {
     assert_eq!(next.as_deref(), Some("esh3ar token create --mobile +967771234567"));
     let mut killed = facts(Status::Pending);
     killed.recipient.gateway = Some(run(0, 1060, None));
-    says(&killed, "recipient_offline", "esh3ar ended with it");
+    says(&killed, "recipient_offline", "the esh3ar process ended");
     killed.recipient.gateway = None;
-    says(&killed, "recipient_offline", "no reason was noted");
+    says(&killed, "recipient_offline", "no reason was recorded");
     let mut expired = offline;
     expired.recipient.has_valid_token = false;
     says(&expired, "recipient_locked_out", "expired");
@@ -191,7 +192,7 @@ fn what_waits_for_a_connected_device_says_how_often_it_was_tried() {
 fn nothing_waits_for_a_recipient_while_nobody_delivers() {
     let mut facts = facts(Status::Pending);
     facts.runs = vec![run(0, 1050, None)];
-    says(&facts, "nobody_delivers", "no sign of life since 1970-01-01 00:17:30");
+    says(&facts, "nobody_delivers", "no heartbeat since 1970-01-01 00:17:30");
     facts.runs = vec![run(0, 1095, Some(1095))];
     says(&facts, "nobody_delivers", "was stopped");
     facts.runs.clear();
@@ -203,16 +204,16 @@ fn a_connection_of_a_killed_process_is_over() {
     let mut facts = facts(Status::Pending);
     facts.runs = vec![run(0, 1001, None), run(1050, 1099, None)];
     facts.recipient.gateway = Some(facts.runs[0]);
-    says(&facts, "recipient_offline", "esh3ar ended with it");
+    says(&facts, "recipient_offline", "the esh3ar process ended");
 }
 
 #[test]
 fn what_was_imported_is_not_told_as_done_here() {
-    let import = Import { at: second(1050), by: "root@host".into(), file: "old.csv".into() };
+    let import = MessageImport { at: second(1050), by: "root@host".into(), file: "old.csv".into() };
     let mut there = delivered(Duration::from_secs(30));
     there.import = Some(import.clone());
     says(&there, "imported_delivered", "It was imported at 1970-01-01 00:17:30 UTC.");
-    says(&there, "imported_delivered", "by the previous system, which has 1970-01-01 00:17:10 UTC");
+    says(&there, "imported_delivered", "by the previous system at 1970-01-01 00:17:10 UTC");
     there.message.status = Status::Read;
     there.message.read_at = Some(second(1040));
     says(&there, "imported_delivered", "opened there");
@@ -246,7 +247,7 @@ fn a_deleted_message_says_so_whatever_had_become_of_it() {
         assert_eq!((verdict.code, verdict.next), ("deleted", None));
         let wanted = format!(
             "It was deleted by ops: spam. That was 60.0 s after it was accepted, when it \
-                              was {}; nobody is shown it any more.",
+                              was {}; it is not shown to anyone any more.",
             status.name()
         );
         assert_eq!(verdict.sentence, wanted);

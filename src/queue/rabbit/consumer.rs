@@ -1,10 +1,7 @@
-//! Taking: all queues on one connection, into lanes by share.
+//! Consumes all queues on one connection, into lanes by share.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,180 +11,173 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Settings, State,
-    desk::Desk,
+    BrokerSettings, BrokerState, Error,
+    broker_connection::{BrokerConnection, Depths},
+    consumer_session::ConsumerSession,
     frame,
-    hold::{DeadFrame, Part, Taken},
-    line::{DEAD_PREFETCH, PREFETCH},
-    link::{Depths, Link},
+    partition_channel::PREFETCH,
+    received::Received,
     supervisor::Supervisor,
     topology::LANES,
+    unacked::{DeadFrame, WakeUpBatch},
 };
-use crate::{domain::Priority, queue::LocalQueue};
+use crate::domain::Priority;
 
-/// How often the roster is looked at, and what was dropped is given back: not at once, because it might
+/// How often the plan is applied and dropped deliveries are requeued. Not at once, because a requeued delivery might
 /// be dropped again at once.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often what waits at the broker is counted, for the metrics.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// How often the depths of the queues are read, for metrics.
+const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What comes from the broker. Cheap to clone.
+/// Wake-ups from the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Consumer {
-    inner: Arc<Inner>,
-    state: watch::Receiver<State>,
+    received: Arc<Received>,
+    state: watch::Receiver<BrokerState>,
 }
 
-/// What does the taking; see [`ConsumerWork::run`].
-pub struct ConsumerWork {
-    settings: Settings,
-    inner: Arc<Inner>,
+/// Keeps the connection; see [`ConsumerTask::run`].
+pub struct ConsumerTask {
+    settings: BrokerSettings,
+    received: Arc<Received>,
     plan: watch::Receiver<Vec<u16>>,
-    state: watch::Sender<State>,
-}
-
-/// What has been taken and waits for a worker.
-pub(super) struct Inner {
-    /// How often it has connected.
-    lives: AtomicU64,
-    pub(super) waiting: LocalQueue<Part>,
-    pub(super) dead: LocalQueue<DeadFrame>,
+    state: watch::Sender<BrokerState>,
 }
 
 impl Consumer {
-    /// What comes from the broker, in so many shares, and the work that has to be run for anything to
-    /// come. `plan` names the partitions that this worker should lead; it stands by for all others.
+    /// A consumer with this many shares, and the task that has to run for anything to arrive. `plan` names the
+    /// partitions that this worker should lead; it stands by for all others.
     pub fn new(
-        settings: &Settings,
+        settings: &BrokerSettings,
         shares: usize,
         plan: watch::Receiver<Vec<u16>>,
-    ) -> (Consumer, ConsumerWork) {
-        // The broker's prefetch bounds it already; this is what that comes to in one share.
-        let capacity = usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MOST;
-        let inner = Arc::new(Inner {
-            lives: AtomicU64::new(0),
-            waiting: LocalQueue::new(shares, capacity),
-            dead: LocalQueue::new(1, usize::from(DEAD_PREFETCH)),
-        });
-        let (sender, state) = watch::channel(State::new());
-        let (settings, shared) = (settings.clone(), Arc::clone(&inner));
-        let work = ConsumerWork { settings, inner: shared, plan, state: sender };
-        (Consumer { inner, state }, work)
+    ) -> (Consumer, ConsumerTask) {
+        // Prefetch bounds what arrives; this is the most that it can be in one share.
+        let capacity =
+            usize::from(settings.partitions) * 3 * usize::from(PREFETCH) * frame::MAX_WAKE_UPS;
+        let received = Arc::new(Received::new(shares, capacity));
+        let (sender, state) = watch::channel(BrokerState::new());
+        let (settings, shared) = (settings.clone(), Arc::clone(&received));
+        let task = ConsumerTask { settings, received: shared, plan, state: sender };
+        (Consumer { received, state }, task)
     }
 
-    /// How many shares there are; a partition always belongs to the same one.
+    /// A partition always belongs to the same share.
     pub fn shares(&self) -> usize {
-        self.inner.waiting.shares()
+        self.received.waiting.shares()
     }
 
-    /// Wake-ups of a share, at least one. Safe to drop while it waits.
-    pub async fn next(&self, share: usize) -> Taken {
-        Taken::new(self.inner.waiting.next(share, frame::MOST).await)
+    /// Waits for wake-ups of a share: at least one. Cancel-safe.
+    pub async fn next(&self, share: usize) -> WakeUpBatch {
+        WakeUpBatch::new(self.received.waiting.next(share, frame::MAX_WAKE_UPS).await)
     }
 
-    /// How often it has connected. After each time wake-ups may have been lost with the broker, and what
-    /// comes now may be later than they are.
-    pub fn lives(&self) -> u64 {
-        self.inner.lives.load(Ordering::Acquire)
+    /// How often it has connected. Wake-ups may have been lost with the connection before, and later ones may
+    /// arrive without them.
+    pub fn connection_count(&self) -> u64 {
+        self.received.connections.load(Ordering::Acquire)
     }
 
-    /// The next frame that nobody can read. Safe to drop while it waits.
+    /// Waits for the next unreadable frame. Cancel-safe.
     pub async fn next_dead(&self) -> DeadFrame {
         loop {
-            if let Some(dead) = self.inner.dead.next(0, 1).await.pop() {
+            if let Some(dead) = self.received.dead.next(0, 1).await.pop() {
                 return dead;
             }
         }
     }
 
-    /// How the connection is.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.clone()
     }
 
-    /// How many wake-ups of a lane have been taken from the broker and wait here.
+    /// Wake-ups of a lane that were delivered and not taken by a worker yet.
     pub fn depth(&self, lane: Priority) -> usize {
-        self.inner.waiting.depth(lane)
+        self.received.waiting.depth(lane)
     }
 }
 
-impl ConsumerWork {
-    /// Takes until `stop`; then what is in hand may be finished for a moment.
+impl ConsumerTask {
+    /// Consumes until `stop`; then unacknowledged deliveries have a grace period.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut supervisor =
             Supervisor::new(&self.settings, "consumer", self.state.clone(), stop.clone());
-        while let Some(link) = supervisor.connect().await {
-            self.inner.lives.fetch_add(1, Ordering::AcqRel);
-            let ended = self.consume(&link, &stop).await;
-            // It comes again, if anybody wants it still.
-            self.inner.waiting.clear();
-            self.inner.dead.clear();
+        while let Some(connection) = supervisor.connect().await {
+            self.received.connections.fetch_add(1, Ordering::AcqRel);
+            let ended = self.consume(&connection, &stop).await;
+            // The broker redelivers it.
+            self.received.waiting.clear();
+            self.received.dead.clear();
             match ended {
-                Ok(()) => return link.close().await,
+                Ok(()) => return connection.close().await,
                 Err(error) => supervisor.failed(&error),
             }
-            link.close().await;
+            connection.close().await;
         }
     }
 
-    async fn consume(&mut self, link: &Link, stop: &CancellationToken) -> Result<(), Error> {
-        let mut events = link.events();
+    async fn consume(
+        &mut self,
+        connection: &BrokerConnection,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut changes = connection.events();
         let settings = self.settings.clone();
-        let mut desk = Desk::open(link, &self.settings, &self.inner).await?;
-        let mut look = tokio::time::interval(LOOK);
-        let mut count = tokio::time::interval(COUNT_EVERY);
-        // Beside the rest: an answer of the broker's must not keep deliveries waiting.
+        let mut session = ConsumerSession::open(connection, &self.settings, &self.received).await?;
+        let mut check = tokio::time::interval(CHECK_INTERVAL);
+        let mut count = tokio::time::interval(DEPTH_INTERVAL);
+        // Concurrently: waiting for the broker's answer must not delay deliveries.
         let mut counting: Option<BoxFuture<'_, Result<Depths, Error>>> = None;
         let mut settled = Vec::new();
         let mut planned = true;
-        desk.plan(&self.plan.borrow_and_update());
+        session.set_assigned(&self.plan.borrow_and_update());
         loop {
             tokio::select! {
-                Some(arrival) = desk.streams.next() => desk.arrived(arrival).await?,
-                _ = desk.settlements.recv_many(&mut settled, 1000) => {
-                    desk.settle(settled.drain(..)).await?;
+                Some(event) = session.streams.next() => session.handle_event(event).await?,
+                _ = session.settlements.recv_many(&mut settled, 1000) => {
+                    session.settle(settled.drain(..)).await?;
                 }
                 changed = self.plan.changed(), if planned => {
-                    // When nobody makes plans any more, it stays as it is.
+                    // Without a sender the last plan stays.
                     planned = changed.is_ok();
-                    desk.plan(&self.plan.borrow_and_update());
-                    desk.stand().await?;
+                    session.set_assigned(&self.plan.borrow_and_update());
+                    session.apply_plan().await?;
                 }
-                _ = look.tick() => {
-                    if !link.is_up() {
+                _ = check.tick() => {
+                    if !connection.is_up() {
                         return Err(Error::Unreachable("the connection ended".to_owned()));
                     }
-                    desk.give_back().await?;
-                    desk.stand().await?;
-                    if desk.is_finished() {
+                    session.requeue().await?;
+                    session.apply_plan().await?;
+                    if session.is_finished() {
                         return Ok(());
                     }
                 }
                 _ = count.tick(), if counting.is_none() => {
-                    counting = Some(link.depths(&settings).boxed());
+                    counting = Some(connection.depths(&settings).boxed());
                 }
-                depths = counted(&mut counting) => {
+                depths = next_depths(&mut counting) => {
                     counting = None;
-                    tell(depths);
+                    report_depths(depths);
                 }
-                event = events.next() => match event {
+                change = changes.next() => match change {
                     Some(Event::Error(error)) => return Err(error.into()),
                     Some(_) => {}
                     None => return Err(Error::Unreachable("the connection ended".to_owned())),
                 },
-                () = stop.cancelled(), if !desk.is_closing() => {
-                    desk.close();
-                    self.inner.waiting.clear();
-                    self.inner.dead.clear();
+                () = stop.cancelled(), if !session.is_closing() => {
+                    session.close();
+                    self.received.waiting.clear();
+                    self.received.dead.clear();
                 }
             }
         }
     }
 }
 
-/// Waits for a count that is under way; for ever while there is none.
-async fn counted(
+/// Waits for a running count; forever while there is none.
+async fn next_depths(
     counting: &mut Option<BoxFuture<'_, Result<Depths, Error>>>,
 ) -> Result<Depths, Error> {
     match counting {
@@ -196,7 +186,7 @@ async fn counted(
     }
 }
 
-fn tell(depths: Result<Depths, Error>) {
+fn report_depths(depths: Result<Depths, Error>) {
     match depths {
         Ok(depths) => {
             let lanes = LANES.into_iter().zip(depths.lanes);
@@ -205,6 +195,6 @@ fn tell(depths: Result<Depths, Error>) {
                 metrics::gauge!("esh3ar_broker_queue_depth", "lane" => lane).set(waiting as f64);
             }
         }
-        Err(error) => tracing::debug!(%error, "what waits at the broker could not be counted"),
+        Err(error) => tracing::debug!(%error, "queue depths could not be read"),
     }
 }

@@ -1,29 +1,26 @@
-//! What can be in the way of the broker.
+//! Why the broker cannot be used.
 
 use std::{io, time::Duration};
 
-/// Why there is no connection, or no more. No text holds a password.
+/// No text contains a password.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing answers there, or not in time.
+    /// No answer, or not in time.
     #[error("the broker cannot be reached: {0}")]
     Unreachable(String),
-    /// Something answers, but it is no RabbitMQ.
     #[error("what answers there is no RabbitMQ")]
     Foreign,
-    /// Too old.
     #[error("the broker is RabbitMQ {0}; 3.10 or newer is needed")]
     Old(String),
-    /// The broker refused something, or ended the connection.
+    /// The broker refused a command or closed the connection.
     #[error("{0}")]
     Refused(String),
-    /// A queue or exchange of our name is there that is not as ours.
+    /// A queue or exchange of this name exists with other properties.
     #[error("a queue or exchange is there with other properties: {0}")]
     Mismatch(String),
-    /// Publishes came back, or a consumer was cancelled: a queue is gone.
+    /// Publishes were returned or a consumer was cancelled: a queue is gone.
     #[error("a queue is missing")]
     Missing,
-    /// No confirmation in time.
     #[error("the broker does not confirm publishes")]
     Unconfirmed,
 }
@@ -52,7 +49,7 @@ impl From<lapin::Error> for Error {
             ErrorKind::MissingHeartbeatError => Error::Unreachable(error.to_string()),
             ErrorKind::ProtocolError(inner) => {
                 let text = inner.get_message().to_string();
-                // The number, 406, is that of other mistakes as well.
+                // The code, 406, is used for other errors, too.
                 let is_mismatch = text.contains("inequivalent arg");
                 if is_mismatch { Error::Mismatch(text) } else { Error::Refused(text) }
             }

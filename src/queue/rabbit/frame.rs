@@ -1,7 +1,7 @@
-//! What travels: the ids and generations of up to a hundred messages, as JSON.
+//! The frame format: ids and generations of up to 100 messages, as JSON.
 //!
-//! `{"v":1,"messages":[["0190…",1],…]}`. Two versions of esh3ar may run side by side: a reader passes
-//! over fields it does not know; what it must not pass over gets a new `v`, which older readers refuse.
+//! `{"v":1,"messages":[["0190…",1],…]}`. Two versions of esh3ar may run side by side. A reader ignores fields
+//! that it does not know; a field that must not be ignored needs a new `v`, which older readers reject.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,46 +10,38 @@ use uuid::Uuid;
 
 use crate::domain::MessageId;
 
-/// The most messages in one frame.
-pub const MOST: usize = 100;
-/// The version that is written, and the only one that is read.
+pub const MAX_WAKE_UPS: usize = 100;
+/// The only version that is written and read.
 const VERSION: u64 = 1;
-/// In bytes; a full frame has under six thousand.
-const LONGEST: usize = 64 * 1024;
+/// A full frame has under 6000 bytes.
+const MAX_FRAME_LEN: usize = 64 * 1024;
 
-/// Look at this message.
+/// Names a message that is to be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WakeUp {
-    /// Which one.
     pub id: MessageId,
-    /// Its generation when it was said; another one means that it is no longer news.
+    /// The message's generation then. If it has another one now, the wake-up is outdated.
     pub generation: i32,
 }
 
-/// Why a frame cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Over the limit.
-    #[error("it has {0} bytes; a frame has at most {LONGEST}")]
-    Long(usize),
-    /// No JSON, or another kind of value.
+pub enum UnreadableFrame {
+    #[error("it has {0} bytes; a frame has at most {MAX_FRAME_LEN}")]
+    TooLong(usize),
     #[error("it is no JSON object")]
     NoObject,
-    /// No `v`, or none that is a number.
     #[error("it names no version")]
     NoVersion,
     /// From another version of esh3ar.
     #[error("its version is {0}; this esh3ar reads {VERSION}")]
     Version(u64),
-    /// No `messages`, or not as they should be.
     #[error("its messages cannot be read")]
     Messages,
-    /// Too many messages.
-    #[error("it names {0} messages; a frame has at most {MOST}")]
-    Crowded(usize),
+    #[error("it names {0} messages; a frame has at most {MAX_WAKE_UPS}")]
+    TooManyMessages(usize),
 }
 
-/// Writes a frame. Whoever calls keeps to [`MOST`].
+/// Writes a frame of at most [`MAX_WAKE_UPS`].
 pub fn write(wake_ups: &[WakeUp]) -> Vec<u8> {
     let mut text = String::with_capacity(32 + wake_ups.len() * 56);
     let _ = write!(text, r#"{{"v":{VERSION},"messages":["#);
@@ -61,26 +53,25 @@ pub fn write(wake_ups: &[WakeUp]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Reads a frame.
-///
 /// # Errors
 /// Why it cannot be read.
-pub fn read(body: &[u8]) -> Result<Vec<WakeUp>, Refused> {
-    if body.len() > LONGEST {
-        return Err(Refused::Long(body.len()));
+pub fn read(body: &[u8]) -> Result<Vec<WakeUp>, UnreadableFrame> {
+    if body.len() > MAX_FRAME_LEN {
+        return Err(UnreadableFrame::TooLong(body.len()));
     }
     let fields: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(body).map_err(|_| Refused::NoObject)?;
-    let version = fields.get("v").and_then(|v| v.get().parse().ok()).ok_or(Refused::NoVersion)?;
+        serde_json::from_slice(body).map_err(|_| UnreadableFrame::NoObject)?;
+    let version =
+        fields.get("v").and_then(|v| v.get().parse().ok()).ok_or(UnreadableFrame::NoVersion)?;
     if version != VERSION {
-        return Err(Refused::Version(version));
+        return Err(UnreadableFrame::Version(version));
     }
     let messages: Vec<(Uuid, i32)> = fields
         .get("messages")
         .and_then(|messages| serde_json::from_str(messages.get()).ok())
-        .ok_or(Refused::Messages)?;
-    if messages.len() > MOST {
-        return Err(Refused::Crowded(messages.len()));
+        .ok_or(UnreadableFrame::Messages)?;
+    if messages.len() > MAX_WAKE_UPS {
+        return Err(UnreadableFrame::TooManyMessages(messages.len()));
     }
     let wake_up = |(id, generation)| WakeUp { id: MessageId(id), generation };
     Ok(messages.into_iter().map(wake_up).collect())
@@ -101,7 +92,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn what_is_written_is_read(wake_ups in prop::collection::vec(wake_up(), 0..=MOST)) {
+        fn what_is_written_is_read(wake_ups in prop::collection::vec(wake_up(), 0..=MAX_WAKE_UPS)) {
             let body = write(&wake_ups);
             prop_assert!(body.len() < 6000);
             prop_assert_eq!(read(&body), Ok(wake_ups));
@@ -112,7 +103,7 @@ mod tests {
             let _ = read(&body);
         }
 
-        /// Damaged frames come nearer to the edges than noise does.
+        /// Damaged frames reach more branches than random bytes do.
         #[test]
         fn a_damaged_frame_is_read_or_refused(
             wake_ups in prop::collection::vec(wake_up(), 0..4),
@@ -121,8 +112,8 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let mut body = write(&wake_ups);
-            let place = at.index(body.len());
-            body[place] = byte;
+            let work_queue = at.index(body.len());
+            body[work_queue] = byte;
             let _ = read(&body[..cut.index(body.len() + 1)]);
         }
     }
@@ -133,23 +124,29 @@ mod tests {
         let newer = format!(r#"{{"sent":{{"by":"n2"}},"v":1,"messages":[["{id}",2]],"x":[1,2]}}"#);
         let read_one = read(newer.as_bytes()).unwrap();
         assert_eq!(read_one, [WakeUp { id: id.parse().unwrap(), generation: 2 }]);
-        assert_eq!(read(br#"{"v":2,"messages":[]}"#), Err(Refused::Version(2)));
+        assert_eq!(read(br#"{"v":2,"messages":[]}"#), Err(UnreadableFrame::Version(2)));
     }
 
     #[test]
     fn every_refusal_has_its_reason() {
         let refused = |body: &str| read(body.as_bytes()).unwrap_err();
-        assert_eq!(refused("not json"), Refused::NoObject);
-        assert_eq!(refused(""), Refused::NoObject);
-        assert_eq!(refused("[]"), Refused::NoObject);
-        assert_eq!(refused("{}"), Refused::NoVersion);
-        assert_eq!(refused(r#"{"v":"1"}"#), Refused::NoVersion);
-        assert_eq!(refused(r#"{"v":-1}"#), Refused::NoVersion);
-        assert_eq!(refused(r#"{"v":1}"#), Refused::Messages);
-        assert_eq!(refused(r#"{"v":1,"messages":[["x",1]]}"#), Refused::Messages);
-        assert_eq!(refused(r#"{"v":1,"messages":[7]}"#), Refused::Messages);
+        assert_eq!(refused("not json"), UnreadableFrame::NoObject);
+        assert_eq!(refused(""), UnreadableFrame::NoObject);
+        assert_eq!(refused("[]"), UnreadableFrame::NoObject);
+        assert_eq!(refused("{}"), UnreadableFrame::NoVersion);
+        assert_eq!(refused(r#"{"v":"1"}"#), UnreadableFrame::NoVersion);
+        assert_eq!(refused(r#"{"v":-1}"#), UnreadableFrame::NoVersion);
+        assert_eq!(refused(r#"{"v":1}"#), UnreadableFrame::Messages);
+        assert_eq!(refused(r#"{"v":1,"messages":[["x",1]]}"#), UnreadableFrame::Messages);
+        assert_eq!(refused(r#"{"v":1,"messages":[7]}"#), UnreadableFrame::Messages);
         let wake_up = WakeUp { id: MessageId(Uuid::nil()), generation: 1 };
-        assert_eq!(read(&write(&[wake_up; MOST + 1])), Err(Refused::Crowded(MOST + 1)));
-        assert_eq!(read(&vec![b' '; LONGEST + 1]), Err(Refused::Long(LONGEST + 1)));
+        assert_eq!(
+            read(&write(&[wake_up; MAX_WAKE_UPS + 1])),
+            Err(UnreadableFrame::TooManyMessages(MAX_WAKE_UPS + 1))
+        );
+        assert_eq!(
+            read(&vec![b' '; MAX_FRAME_LEN + 1]),
+            Err(UnreadableFrame::TooLong(MAX_FRAME_LEN + 1))
+        );
     }
 }

@@ -1,70 +1,66 @@
 //! Wake-ups through RabbitMQ.
 //!
-//! [`Rabbit`] publishes and [`Consumer`] takes, each on a connection of its own that is connected again
-//! for as long as the process runs. Neither ever makes anybody wait for the broker: what cannot be
-//! published is dropped and counted, and the sweeper makes up for it.
+//! [`Rabbit`] publishes and [`Consumer`] consumes, each on a connection of its own that is reopened for as long
+//! as the process runs. Neither makes a caller wait for the broker: what cannot be published is dropped and
+//! counted, and the sweeper finds its message.
 
+mod assignment_plan;
+mod broker_connection;
 mod consumer;
-mod desk;
+mod consumer_session;
 mod error;
 mod frame;
-mod greeting;
-mod hold;
-mod line;
-mod link;
+mod login_check;
 mod outstanding;
+mod partition_channel;
 mod pending;
-mod probe;
 mod publisher;
-mod roster;
+mod received;
 mod settings;
 mod supervisor;
 mod topology;
+mod unacked;
+mod version_probe;
 
 use std::time::Instant;
 
-pub use consumer::{Consumer, ConsumerWork};
+pub use consumer::{Consumer, ConsumerTask};
 pub use error::Error;
 pub use frame::WakeUp;
-pub use hold::{DeadFrame, Taken};
-pub use probe::look;
-pub use publisher::{Counts, Offered, Publishing, Rabbit};
-pub use settings::{BadSettings, Settings};
-pub use topology::{Choice, Kind};
+pub use login_check::check_login;
+pub use publisher::{PublishCounts, PublisherConfirm, PublisherTask, Rabbit};
+pub use settings::{BadBrokerSettings, BrokerSettings};
+pub use topology::{QueueType, QueueTypeChoice};
+pub use unacked::{DeadFrame, WakeUpBatch};
 
-/// How a connection to the broker is.
+/// The state of a connection to the broker.
 #[derive(Clone, Debug)]
-pub enum State {
-    /// There is none.
+pub enum BrokerState {
     Down {
-        /// Since when.
         since: Instant,
-        /// What was in the way last.
+        /// The last error.
         why: String,
     },
-    /// All is well.
     Connected {
         /// Such as `3.10.8`.
         version: String,
-        /// The name that the nodes of a cluster share.
+        /// Shared by the nodes of a cluster.
         cluster_name: String,
     },
-    /// The broker takes no publishes, because it is short of memory or disk.
+    /// The broker accepts no publishes, because it is short of memory or disk.
     Blocked {
-        /// Since when.
         since: Instant,
-        /// In the broker's words.
+        /// The broker's reason.
         why: String,
     },
 }
 
-impl State {
-    fn new() -> State {
-        State::Down { since: Instant::now(), why: "not connected yet".to_owned() }
+impl BrokerState {
+    fn new() -> BrokerState {
+        BrokerState::Down { since: Instant::now(), why: "not connected yet".to_owned() }
     }
 
-    /// Whether all is well.
     pub fn is_connected(&self) -> bool {
-        matches!(self, State::Connected { .. })
+        matches!(self, BrokerState::Connected { .. })
     }
 }

@@ -1,35 +1,31 @@
-//! Which deliveries of a channel are not acknowledged yet, and how to acknowledge many at once.
+//! The unacknowledged deliveries of a channel, and how to acknowledge many with one frame.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ack {
-    /// The delivery.
     pub(super) tag: u64,
-    /// Whether all before it are meant, too.
+    /// Whether it covers all earlier deliveries.
     pub(super) multiple: bool,
 }
 
-/// Deliveries that are not acknowledged. The broker numbers them from 1 without gaps; they come to us by
-/// queue, so a later one may be here before an earlier one, which one word for both would lose.
+/// The broker numbers deliveries from 1 without gaps. They arrive by queue, so a later one may be here before
+/// an earlier one, which a cumulative acknowledgement would lose.
 #[derive(Debug)]
 pub(super) struct Outstanding {
-    /// By number, whether it is done.
+    /// By tag, whether it is done.
     entries: BTreeMap<u64, bool>,
-    /// The first that has not come yet.
+    /// The first tag that has not arrived.
     next: u64,
-    /// Those that have come before it.
+    /// Tags that arrived before it.
     early: BTreeSet<u64>,
 }
 
 impl Outstanding {
-    /// Of a new channel.
     pub(super) fn new() -> Outstanding {
         Outstanding { entries: BTreeMap::new(), next: 1, early: BTreeSet::new() }
     }
 
-    /// A delivery has come.
     pub(super) fn add(&mut self, tag: u64) {
         self.entries.insert(tag, false);
         self.early.insert(tag);
@@ -38,13 +34,13 @@ impl Outstanding {
         }
     }
 
-    /// A delivery was given back: it needs no acknowledgement.
+    /// A delivery was requeued or rejected: it needs no acknowledgement.
     pub(super) fn forget(&mut self, tag: u64) {
         self.entries.remove(&tag);
     }
 
-    /// These are done. What to tell the broker: one word for all up to the first that is not done or
-    /// has not come, and one for each behind it.
+    /// Marks deliveries as done. Returns the acknowledgements to send: one for all up to the first that is not
+    /// done or has not arrived, and one for each behind it.
     pub(super) fn finish(&mut self, done: &[u64]) -> Vec<Ack> {
         for tag in done {
             if let Some(entry) = self.entries.get_mut(tag) {
@@ -88,13 +84,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// Held against a broker that closes the channel when it is told of what it does not know.
+        /// Checked against a broker that closes the channel on an unknown tag.
         #[test]
         fn the_broker_understands_every_word(
             steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 1..200)
         ) {
             let mut outstanding = Outstanding::new();
-            // What the broker has sent and holds, what of it is still on its way to us, and what we hold.
+            // What the broker has sent and holds, what of it is in transit, and what has arrived.
             let (mut broker, mut on_its_way, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             let mut next = 1;
             let mut batch = Vec::new();

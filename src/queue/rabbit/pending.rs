@@ -1,4 +1,4 @@
-//! What waits to be published: gathered by queue, so that a commit batch is one frame a queue, and
+//! Wake-ups that wait to be published, by queue: the wake-ups of one commit batch make one frame a queue, and
 //! batches that arrive while the broker is slow share frames.
 
 use std::{
@@ -10,27 +10,25 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     frame::{self, WakeUp},
-    topology::{Place, partition},
+    topology::{WorkQueue, partition},
 };
 use crate::{domain::Priority, queue::Lanes};
 
-/// Wake-ups that wait in each lane, so that a crowd in one cannot take the room of another.
-pub(super) const ROOM: usize = 50_000;
+/// Capacity of each lane, so that a burst in one lane does not fill the others.
+pub(super) const QUEUE_CAPACITY: usize = 50_000;
 
-/// Told when the frame with the last wake-up of an offer has been confirmed; dropped when it will not be.
-pub(super) type Ticket = oneshot::Sender<()>;
+/// Sent when the frame with the last wake-up of an offer is confirmed; dropped when it never will be.
+pub(super) type ConfirmSender = oneshot::Sender<()>;
 
-/// A wake-up, and for the last of an offer who waits for it.
-type Entry = (WakeUp, Option<Ticket>);
+/// A wake-up; the last one of an offer has the sender of its confirmation.
+type NewChannel = (WakeUp, Option<ConfirmSender>);
 
-/// What goes out together.
 pub(super) struct Frame {
-    pub(super) place: Place,
+    pub(super) work_queue: WorkQueue,
     pub(super) wake_ups: Vec<WakeUp>,
-    pub(super) tickets: Vec<Ticket>,
+    pub(super) confirms: Vec<ConfirmSender>,
 }
 
-/// The queue in front of the broker.
 pub(super) struct Pending {
     partitions: u16,
     inner: Mutex<Inner>,
@@ -38,11 +36,10 @@ pub(super) struct Pending {
 }
 
 struct Inner {
-    /// By lane and partition.
-    queues: Vec<VecDeque<Entry>>,
+    queues: Vec<VecDeque<NewChannel>>,
     waiting: [usize; 3],
-    /// Each queue that has something, once.
-    turns: Lanes<Place>,
+    /// Every queue that is not empty, once.
+    turns: Lanes<WorkQueue>,
 }
 
 impl Pending {
@@ -60,65 +57,65 @@ impl Pending {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what there is room for. Returns how many there was none for.
+    /// Queues as many wake-ups as fit. Returns how many did not.
     pub(super) fn push(
         &self,
         lane: Priority,
         stored: i16,
         wake_ups: Vec<WakeUp>,
-        ticket: Ticket,
+        confirm: ConfirmSender,
     ) -> usize {
-        let place = Place { lane, partition: partition(stored, self.partitions) };
+        let work_queue = WorkQueue { lane, partition: partition(stored, self.partitions) };
         let offered = wake_ups.len();
         let mut inner = self.inner();
-        let room = ROOM.saturating_sub(inner.waiting[lane as usize]);
+        let room = QUEUE_CAPACITY.saturating_sub(inner.waiting[lane as usize]);
         let taken = offered.min(room);
-        let queue = &mut inner.queues[slot(place)];
+        let queue = &mut inner.queues[queue_index(work_queue)];
         let was_empty = queue.is_empty();
         queue.extend(wake_ups.into_iter().take(taken).map(|wake_up| (wake_up, None)));
-        // What is not all taken is not all confirmed.
+        // An offer that did not fit as a whole is never confirmed as a whole.
         if let Some((_, last)) = queue.back_mut().filter(|_| taken > 0 && taken == offered) {
-            *last = Some(ticket);
+            *last = Some(confirm);
         }
         inner.waiting[lane as usize] += taken;
         if was_empty && taken > 0 {
-            // Each queue has at most one turn, so there is room for all of them.
-            let _ = inner.turns.push(lane, place);
+            // Every queue is in `turns` at most once, so there is room for all.
+            let _ = inner.turns.push(lane, work_queue);
         }
         drop(inner);
         self.wake.notify_one();
         offered - taken
     }
 
-    /// The next frame: of the highest lane that has something, of each queue in turn, and now and then
-    /// of the lowest.
+    /// The next frame: from the highest lane that is not empty, its queues in turn, and sometimes from the
+    /// lowest lane.
     pub(super) fn take(&self) -> Option<Frame> {
         let mut inner = self.inner();
-        let place = inner.turns.take(1).pop()?;
-        let queue = &mut inner.queues[slot(place)];
-        let most = queue.len().min(frame::MOST);
-        let (wake_ups, tickets): (Vec<WakeUp>, Vec<Option<Ticket>>) = queue.drain(..most).unzip();
+        let work_queue = inner.turns.take(1).pop()?;
+        let queue = &mut inner.queues[queue_index(work_queue)];
+        let most = queue.len().min(frame::MAX_WAKE_UPS);
+        let (wake_ups, confirms): (Vec<WakeUp>, Vec<Option<ConfirmSender>>) =
+            queue.drain(..most).unzip();
         let more = !queue.is_empty();
-        inner.waiting[place.lane as usize] -= wake_ups.len();
+        inner.waiting[work_queue.lane as usize] -= wake_ups.len();
         if more {
-            let _ = inner.turns.push(place.lane, place);
+            let _ = inner.turns.push(work_queue.lane, work_queue);
         }
-        Some(Frame { place, wake_ups, tickets: tickets.into_iter().flatten().collect() })
+        Some(Frame { work_queue, wake_ups, confirms: confirms.into_iter().flatten().collect() })
     }
 
-    /// Until something has been pushed since the last time. Safe to drop while it waits.
+    /// Waits until something has been pushed since the last call. Cancel-safe.
     pub(super) async fn pushed(&self) {
         self.wake.notified().await;
     }
 
-    /// How many wait in a lane.
     pub(super) fn depth(&self, lane: Priority) -> usize {
         self.inner().waiting[lane as usize]
     }
 }
 
-fn slot(place: Place) -> usize {
-    usize::from(place.partition) * 3 + place.lane as usize
+fn queue_index(work_queue: WorkQueue) -> usize {
+    usize::from(work_queue.partition) * 3 + work_queue.lane as usize
 }
 
 #[cfg(test)]
@@ -136,8 +133,8 @@ mod tests {
     #[test]
     fn who_offers_hears_of_the_end_of_the_last_one() {
         let pending = Pending::new(4);
-        let (ticket, mut settled) = oneshot::channel();
-        pending.push(Priority::Normal, 1, wake_ups(0, 150), ticket);
+        let (confirm, mut settled) = oneshot::channel();
+        pending.push(Priority::Normal, 1, wake_ups(0, 150), confirm);
         let mut still_waits =
             || matches!(settled.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         drop(pending.take());
@@ -171,14 +168,14 @@ mod tests {
                 let lane = Priority::from_number(lane).unwrap();
                 let batch = wake_ups(next, count);
                 next += 1000;
-                let place = Place { lane, partition: partition(stored, partitions) };
-                pushed[slot(place)].extend(&batch);
+                let work_queue = WorkQueue { lane, partition: partition(stored, partitions) };
+                pushed[queue_index(work_queue)].extend(&batch);
                 prop_assert_eq!(push(&pending, lane, stored, batch), 0);
             }
             let mut taken: Vec<Vec<WakeUp>> = vec![Vec::new(); 3 * 64];
-            while let Some(Frame { place, wake_ups: frame, .. }) = pending.take() {
-                prop_assert!((1..=frame::MOST).contains(&frame.len()));
-                taken[slot(place)].extend(frame);
+            while let Some(Frame { work_queue, wake_ups: frame, .. }) = pending.take() {
+                prop_assert!((1..=frame::MAX_WAKE_UPS).contains(&frame.len()));
+                taken[queue_index(work_queue)].extend(frame);
             }
             prop_assert_eq!(taken, pushed);
             prop_assert!(Priority::ALL.iter().all(|lane| pending.depth(*lane) == 0));
@@ -198,11 +195,11 @@ mod tests {
     #[test]
     fn a_full_lane_refuses_and_leaves_room_in_the_others() {
         let pending = Pending::new(4);
-        assert_eq!(push(&pending, Priority::Low, 0, wake_ups(0, ROOM + 5)), 5);
+        assert_eq!(push(&pending, Priority::Low, 0, wake_ups(0, QUEUE_CAPACITY + 5)), 5);
         assert_eq!(push(&pending, Priority::Low, 1, wake_ups(0, 7)), 7);
         assert_eq!(push(&pending, Priority::High, 1, wake_ups(0, 7)), 0);
-        let Frame { place, wake_ups: frame, .. } = pending.take().unwrap();
-        assert_eq!((place.lane, frame.len()), (Priority::High, 7));
-        assert_eq!(pending.depth(Priority::Low), ROOM);
+        let Frame { work_queue, wake_ups: frame, .. } = pending.take().unwrap();
+        assert_eq!((work_queue.lane, frame.len()), (Priority::High, 7));
+        assert_eq!(pending.depth(Priority::Low), QUEUE_CAPACITY);
     }
 }

@@ -1,4 +1,4 @@
-//! Publishing: many frames under way at once, each confirmed or counted as lost.
+//! Publishes frames, many at once. Each is confirmed or counted as lost.
 
 use std::{
     pin::{Pin, pin},
@@ -19,87 +19,81 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Settings, State,
+    BrokerSettings, BrokerState, Error,
+    broker_connection::BrokerConnection,
     frame::{self, WakeUp},
-    link::Link,
     pending::{Frame, Pending},
     supervisor::Supervisor,
-    topology::{self, LANES, Place},
+    topology::{self, LANES, WorkQueue},
 };
 use crate::domain::Priority;
 
-/// Frames that wait for their confirmations.
-const UNDER_WAY: usize = 256;
-/// How long a confirmation may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a stop waits for what is under way.
-const LAST: Duration = Duration::from_secs(2);
-/// How often the connection is looked at.
-const LOOK: Duration = Duration::from_millis(250);
-/// How often the depths of the queues are asked for.
-const DEPTHS: Duration = Duration::from_secs(5);
-/// Questions for depths under way at once.
-const AT_ONCE: usize = 16;
-/// Kept in memory. A confirmation that waits for the broker's disk takes hundreds of milliseconds under
-/// load, and whoever sends waits for it; what a broker loses when it dies, the sweeper finds.
+/// Unconfirmed frames at once.
+const MAX_UNCONFIRMED: usize = 256;
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stop waits for unconfirmed frames.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+const DEPTH_INTERVAL: Duration = Duration::from_secs(5);
+/// Queues whose depth is read at once.
+const MAX_CONCURRENCY: usize = 16;
+/// Delivery mode of messages that the broker keeps in memory. A confirmation that waits for the broker's disk
+/// takes hundreds of milliseconds under load, and the sender waits for it. The sweeper finds what a broker
+/// loses when it dies.
 const TRANSIENT: u8 = 1;
 
-/// Wake-ups by what became of them, since the start.
+/// Wake-ups since the start, by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// The broker has them.
+pub struct PublishCounts {
     pub confirmed: u64,
-    /// No room in front of the broker.
+    /// The queue of this process was full.
     pub no_room: u64,
-    /// No queue took them.
+    /// The broker returned them: no queue is bound.
     pub returned: u64,
-    /// The broker refused them, because a queue is full.
+    /// The broker rejected them: a queue is full.
     pub refused: u64,
-    /// No confirmation in time.
     pub timed_out: u64,
-    /// The connection ended before the confirmation.
     pub cut_off: u64,
 }
 
-/// The way to the broker. Cheap to clone.
+/// Publishes wake-ups. Cheap to clone.
 #[derive(Clone)]
 pub struct Rabbit {
     inner: Arc<Inner>,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<BrokerState>,
 }
 
-/// Wake-ups that were offered.
-pub struct Offered {
+/// The pending confirmation of offered wake-ups.
+pub struct PublisherConfirm {
     settled: oneshot::Receiver<()>,
 }
 
-impl Offered {
-    /// Waits until the broker has all of them, or will not get them. Whether it has.
+impl PublisherConfirm {
+    /// Waits until the broker has confirmed all of them, or cannot any more. Returns whether it has.
     pub async fn settled(self) -> bool {
         self.settled.await.is_ok()
     }
 }
 
-/// What does the publishing; see [`Publishing::run`].
-pub struct Publishing {
-    settings: Settings,
+/// Keeps the connection; see [`PublisherTask::run`].
+pub struct PublisherTask {
+    settings: BrokerSettings,
     inner: Arc<Inner>,
-    state: watch::Sender<State>,
+    state: watch::Sender<BrokerState>,
 }
 
 struct Inner {
     pending: Pending,
-    tally: Tally,
-    /// Frames that wait at the broker, by lane.
+    counters: OutcomeCounters,
+    /// Frames in the broker's queues, by lane.
     depths: [AtomicUsize; 3],
 }
 
 #[derive(Default)]
-struct Tally([AtomicU64; 6]);
+struct OutcomeCounters([AtomicU64; 6]);
 
-/// What became of wake-ups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum PublishOutcome {
     Confirmed,
     NoRoom,
     Returned,
@@ -108,21 +102,21 @@ enum Outcome {
     CutOff,
 }
 
-impl Outcome {
+impl PublishOutcome {
     const fn name(self) -> &'static str {
         match self {
-            Outcome::Confirmed => "confirmed",
-            Outcome::NoRoom => "no_room",
-            Outcome::Returned => "returned",
-            Outcome::Refused => "refused",
-            Outcome::TimedOut => "timed_out",
-            Outcome::CutOff => "cut_off",
+            PublishOutcome::Confirmed => "confirmed",
+            PublishOutcome::NoRoom => "no_room",
+            PublishOutcome::Returned => "returned",
+            PublishOutcome::Refused => "refused",
+            PublishOutcome::TimedOut => "timed_out",
+            PublishOutcome::CutOff => "cut_off",
         }
     }
 }
 
-impl Tally {
-    fn count(&self, outcome: Outcome, wake_ups: usize) {
+impl OutcomeCounters {
+    fn count(&self, outcome: PublishOutcome, wake_ups: usize) {
         let wake_ups = u64::try_from(wake_ups).unwrap_or(u64::MAX);
         if wake_ups > 0 {
             self.0[outcome as usize].fetch_add(wake_ups, Ordering::Relaxed);
@@ -131,137 +125,143 @@ impl Tally {
         }
     }
 
-    fn of(&self, outcome: Outcome) -> u64 {
+    fn of(&self, outcome: PublishOutcome) -> u64 {
         self.0[outcome as usize].load(Ordering::Relaxed)
     }
 }
 
 impl Rabbit {
-    /// The way to the broker, and the work that has to be run for anything to happen.
-    pub fn new(settings: &Settings) -> (Rabbit, Publishing) {
+    /// A publisher, and the task that has to run for anything to be published.
+    pub fn new(settings: &BrokerSettings) -> (Rabbit, PublisherTask) {
         let inner = Arc::new(Inner {
             pending: Pending::new(settings.partitions),
-            tally: Tally::default(),
+            counters: OutcomeCounters::default(),
             depths: Default::default(),
         });
-        let (sender, state) = watch::channel(State::new());
+        let (sender, state) = watch::channel(BrokerState::new());
         let work =
-            Publishing { settings: settings.clone(), inner: Arc::clone(&inner), state: sender };
+            PublisherTask { settings: settings.clone(), inner: Arc::clone(&inner), state: sender };
         (Rabbit { inner, state }, work)
     }
 
-    /// Publishes wake-ups of messages of one lane and one stored partition, in this order. Never waits:
-    /// what there is no room for is dropped and counted, and the sweeper makes up for it. Who does want
-    /// to wait may do so by what is returned.
-    pub fn offer(&self, lane: Priority, partition: i16, wake_ups: Vec<WakeUp>) -> Offered {
-        let (ticket, settled) = oneshot::channel();
-        let dropped = self.inner.pending.push(lane, partition, wake_ups, ticket);
-        self.inner.tally.count(Outcome::NoRoom, dropped);
-        Offered { settled }
+    /// Publishes wake-ups of messages of one lane and one stored partition, in this order. Returns at once:
+    /// wake-ups that do not fit are dropped and counted, and the sweeper finds their messages. The result can
+    /// be awaited.
+    pub fn offer(&self, lane: Priority, partition: i16, wake_ups: Vec<WakeUp>) -> PublisherConfirm {
+        let (confirm_sender, settled) = oneshot::channel();
+        let dropped = self.inner.pending.push(lane, partition, wake_ups, confirm_sender);
+        self.inner.counters.count(PublishOutcome::NoRoom, dropped);
+        PublisherConfirm { settled }
     }
 
-    /// How the connection is.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.state.clone()
     }
 
-    /// What became of the wake-ups.
-    pub fn counts(&self) -> Counts {
-        let of = |outcome| self.inner.tally.of(outcome);
-        Counts {
-            confirmed: of(Outcome::Confirmed),
-            no_room: of(Outcome::NoRoom),
-            returned: of(Outcome::Returned),
-            refused: of(Outcome::Refused),
-            timed_out: of(Outcome::TimedOut),
-            cut_off: of(Outcome::CutOff),
+    pub fn counts(&self) -> PublishCounts {
+        let of = |outcome| self.inner.counters.of(outcome);
+        PublishCounts {
+            confirmed: of(PublishOutcome::Confirmed),
+            no_room: of(PublishOutcome::NoRoom),
+            returned: of(PublishOutcome::Returned),
+            refused: of(PublishOutcome::Refused),
+            timed_out: of(PublishOutcome::TimedOut),
+            cut_off: of(PublishOutcome::CutOff),
         }
     }
 
-    /// Frames of a lane that wait at the broker, as of a few seconds ago, and wake-ups that wait here
-    /// for it.
+    /// Frames of a lane in the broker's queues, as of a few seconds ago, plus wake-ups that are not published
+    /// yet.
     pub fn depth(&self, lane: Priority) -> usize {
         self.inner.depths[lane as usize].load(Ordering::Relaxed) + self.inner.pending.depth(lane)
     }
 }
 
-impl Publishing {
-    /// Publishes until `stop`; then what waits is published still, for a moment.
+impl PublisherTask {
+    /// Publishes until `stop`, and for a grace period after that what is queued already.
     pub async fn run(self, stop: CancellationToken) {
         let mut supervisor =
             Supervisor::new(&self.settings, "publisher", self.state.clone(), stop.clone());
-        while let Some(link) = supervisor.connect().await {
+        while let Some(connection) = supervisor.connect().await {
             let ended = tokio::select! {
-                ended = self.publish(&link, &stop) => ended,
-                error = self.watch_depths(&link) => Err(error),
+                ended = self.publish(&connection, &stop) => ended,
+                error = self.watch_depths(&connection) => Err(error),
             };
             for depth in &self.inner.depths {
                 depth.store(0, Ordering::Relaxed);
             }
             match ended {
-                Ok(()) => return link.close().await,
+                Ok(()) => return connection.close().await,
                 Err(error) => supervisor.failed(&error),
             }
-            link.close().await;
+            connection.close().await;
         }
     }
 
-    /// Until the connection ends, or all is out after `stop`.
-    async fn publish(&self, link: &Link, stop: &CancellationToken) -> Result<(), Error> {
-        let mut events = link.events();
-        let mut channel = confirming(link).await?;
-        let mut under_way = UnderWay::new(&self.inner.tally);
-        let mut look = tokio::time::interval(LOOK);
-        let mut last = None;
+    /// Returns when the connection ends, or when everything is published after `stop`.
+    async fn publish(
+        &self,
+        connection: &BrokerConnection,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut events = connection.events();
+        let mut channel = open_confirm_channel(connection).await?;
+        let mut unconfirmed = Unconfirmed::new(&self.inner.counters);
+        let mut look = tokio::time::interval(CHECK_INTERVAL);
+        let mut stopping_since = None;
         loop {
-            let blocked = matches!(*self.state.borrow(), State::Blocked { .. });
+            let blocked = matches!(*self.state.borrow(), BrokerState::Blocked { .. });
             while !blocked
-                && under_way.has_room()
+                && unconfirmed.has_room()
                 && let Some(frame) = self.inner.pending.take()
             {
-                under_way.publish(&channel, frame).await;
+                unconfirmed.publish(&channel, frame).await;
             }
             if stop.is_cancelled() {
-                let last = *last.get_or_insert_with(Instant::now);
-                if blocked || under_way.is_empty() || last.elapsed() >= LAST {
+                let stopping_since = *stopping_since.get_or_insert_with(Instant::now);
+                if blocked || unconfirmed.is_empty() || stopping_since.elapsed() >= SHUTDOWN_GRACE {
                     return Ok(());
                 }
             }
             tokio::select! {
-                Some(outcome) = under_way.next() => match outcome {
-                    Outcome::Returned => return Err(Error::Missing),
-                    Outcome::TimedOut if !blocked => return Err(Error::Unconfirmed),
+                Some(outcome) = unconfirmed.next() => match outcome {
+                    PublishOutcome::Returned => return Err(Error::Missing),
+                    PublishOutcome::TimedOut if !blocked => return Err(Error::Unconfirmed),
                     _ => {}
                 },
-                () = self.inner.pending.pushed(), if !blocked && under_way.has_room() => {}
+                () = self.inner.pending.pushed(), if !blocked && unconfirmed.has_room() => {}
                 event = events.next() => {
-                    if self.note(link, event)? {
-                        // Unconfirmed frames of before the alarm would stay with the channel.
-                        channel = confirming(link).await?;
+                    if self.handle_event(connection, event)? {
+                        // Frames from before the alarm stay unconfirmed on the old channel.
+                        channel = open_confirm_channel(connection).await?;
                     }
                 }
                 _ = look.tick() => {
-                    if !link.is_up() {
+                    if !connection.is_up() {
                         return Err(Error::Unreachable("the connection ended".to_owned()));
                     }
                 }
-                () = stop.cancelled(), if last.is_none() => {}
+                () = stop.cancelled(), if stopping_since.is_none() => {}
             }
         }
     }
 
-    /// Takes note of what happened to the connection. Returns whether an alarm has ended.
-    fn note(&self, link: &Link, event: Option<Event>) -> Result<bool, Error> {
+    /// Handles an event of the connection. Returns whether an alarm has ended.
+    fn handle_event(
+        &self,
+        connection: &BrokerConnection,
+        event: Option<Event>,
+    ) -> Result<bool, Error> {
         match event {
             Some(Event::ConnectionBlocked(why)) => {
-                tracing::warn!(why, "RabbitMQ takes no publishes");
-                self.state.send_replace(State::Blocked { since: Instant::now(), why });
+                tracing::warn!(why, "RabbitMQ blocks publishes");
+                self.state.send_replace(BrokerState::Blocked { since: Instant::now(), why });
             }
             Some(Event::ConnectionUnblocked) => {
-                tracing::info!("RabbitMQ takes publishes again");
+                tracing::info!("RabbitMQ accepts publishes again");
                 let (version, cluster_name) =
-                    (link.broker.version.clone(), link.broker.cluster_name.clone());
-                self.state.send_replace(State::Connected { version, cluster_name });
+                    (connection.broker.version.clone(), connection.broker.cluster_name.clone());
+                self.state.send_replace(BrokerState::Connected { version, cluster_name });
                 return Ok(true);
             }
             Some(Event::Error(error)) => return Err(error.into()),
@@ -271,12 +271,12 @@ impl Publishing {
         Ok(false)
     }
 
-    /// Asks for the depths of the queues now and then; an error when one is missing.
-    async fn watch_depths(&self, link: &Link) -> Error {
-        let mut often = tokio::time::interval(DEPTHS);
+    /// Reads the depths of the queues periodically. Returns the error when a queue is missing.
+    async fn watch_depths(&self, connection: &BrokerConnection) -> Error {
+        let mut often = tokio::time::interval(DEPTH_INTERVAL);
         loop {
             often.tick().await;
-            match depths(link, self.settings.partitions).await {
+            match depths(connection, self.settings.partitions).await {
                 Ok(depths) => {
                     for (shown, depth) in self.inner.depths.iter().zip(depths) {
                         shown.store(depth, Ordering::Relaxed);
@@ -288,46 +288,46 @@ impl Publishing {
     }
 }
 
-async fn confirming(link: &Link) -> Result<Channel, Error> {
-    let channel = link.channel().await?;
+async fn open_confirm_channel(connection: &BrokerConnection) -> Result<Channel, Error> {
+    let channel = connection.channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     Ok(channel)
 }
 
-async fn depths(link: &Link, partitions: u16) -> Result<[usize; 3], Error> {
-    let channel = link.channel().await?;
+async fn depths(connection: &BrokerConnection, partitions: u16) -> Result<[usize; 3], Error> {
+    let channel = connection.channel().await?;
     let channel = &channel;
-    let asked = stream::iter(Place::all(partitions)).map(async |place| {
+    let asked = stream::iter(WorkQueue::all(partitions)).map(async |work_queue| {
         let options = QueueDeclareOptions::durable().passive();
-        let name = place.queue();
+        let name = work_queue.name();
         let queue = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
         let count = queue.await.map_err(Error::from)?.message_count();
-        Ok::<_, Error>((place.lane, usize::try_from(count).unwrap_or(usize::MAX)))
+        Ok::<_, Error>((work_queue.lane, usize::try_from(count).unwrap_or(usize::MAX)))
     });
     let mut depths = [0; LANES.len()];
-    let mut answers = pin!(asked.buffered(AT_ONCE));
+    let mut answers = pin!(asked.buffered(MAX_CONCURRENCY));
     while let Some((lane, count)) = answers.try_next().await? {
         depths[lane as usize] += count;
     }
     Ok(depths)
 }
 
-type Confirming = Pin<Box<dyn Future<Output = (Outcome, usize)> + Send>>;
+type PendingConfirm = Pin<Box<dyn Future<Output = (PublishOutcome, usize)> + Send>>;
 
-/// Frames that are published and not yet confirmed. Dropped, what is left counts as cut off.
-struct UnderWay<'a> {
-    tally: &'a Tally,
-    frames: stream::FuturesUnordered<Confirming>,
+/// Frames that are published and not confirmed yet. On drop, the rest counts as cut off.
+struct Unconfirmed<'a> {
+    counters: &'a OutcomeCounters,
+    frames: stream::FuturesUnordered<PendingConfirm>,
     wake_ups: usize,
 }
 
-impl<'a> UnderWay<'a> {
-    fn new(tally: &'a Tally) -> Self {
-        UnderWay { tally, frames: stream::FuturesUnordered::new(), wake_ups: 0 }
+impl<'a> Unconfirmed<'a> {
+    fn new(counters: &'a OutcomeCounters) -> Self {
+        Unconfirmed { counters, frames: stream::FuturesUnordered::new(), wake_ups: 0 }
     }
 
     fn has_room(&self) -> bool {
-        self.frames.len() < UNDER_WAY
+        self.frames.len() < MAX_UNCONFIRMED
     }
 
     fn is_empty(&self) -> bool {
@@ -335,21 +335,23 @@ impl<'a> UnderWay<'a> {
     }
 
     async fn publish(&mut self, channel: &Channel, frame: Frame) {
-        let Frame { place, wake_ups, tickets } = frame;
+        let Frame { work_queue, wake_ups, confirms } = frame;
         let (channel, count) = (channel.clone(), wake_ups.len());
         let body = frame::write(&wake_ups);
-        let mut publishing: Confirming = Box::pin(async move {
-            let confirmed = tokio::time::timeout(PATIENCE, confirm(&channel, place, &body)).await;
-            let outcome = confirmed.unwrap_or(Outcome::TimedOut);
-            if outcome == Outcome::Confirmed {
-                for ticket in tickets {
-                    let _ = ticket.send(());
+        let mut publishing: PendingConfirm = Box::pin(async move {
+            let confirmed =
+                tokio::time::timeout(CONFIRM_TIMEOUT, confirm(&channel, work_queue, &body)).await;
+            let outcome = confirmed.unwrap_or(PublishOutcome::TimedOut);
+            if outcome == PublishOutcome::Confirmed {
+                for confirm_sender in confirms {
+                    let _ = confirm_sender.send(());
                 }
             }
             (outcome, count)
         });
         self.wake_ups += count;
-        // The first poll puts the frame at the end of the connection's buffer: here is the order made.
+        // The first poll appends the frame to the connection's buffer, so frames go out in the order of these
+        // polls.
         match poll!(&mut publishing) {
             std::task::Poll::Ready(ended) => {
                 self.frames.push(Box::pin(std::future::ready(ended)));
@@ -358,27 +360,27 @@ impl<'a> UnderWay<'a> {
         }
     }
 
-    /// What became of the next frame; `None` while there is none.
-    async fn next(&mut self) -> Option<Outcome> {
+    /// Waits for the next outcome; `None` while there is no frame.
+    async fn next(&mut self) -> Option<PublishOutcome> {
         let (outcome, count) = self.frames.next().await?;
         self.wake_ups -= count;
-        self.tally.count(outcome, count);
+        self.counters.count(outcome, count);
         Some(outcome)
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for Unconfirmed<'_> {
     fn drop(&mut self) {
-        self.tally.count(Outcome::CutOff, self.wake_ups);
+        self.counters.count(PublishOutcome::CutOff, self.wake_ups);
     }
 }
 
-async fn confirm(channel: &Channel, place: Place, body: &[u8]) -> Outcome {
+async fn confirm(channel: &Channel, work_queue: WorkQueue, body: &[u8]) -> PublishOutcome {
     let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default()
         .with_delivery_mode(TRANSIENT)
         .with_content_type("application/json".into());
-    let name = place.queue();
+    let name = work_queue.name();
     let published = channel.basic_publish(
         topology::EXCHANGE.into(),
         name.as_str().into(),
@@ -391,10 +393,10 @@ async fn confirm(channel: &Channel, place: Place, body: &[u8]) -> Outcome {
         Err(error) => Err(error),
     };
     match confirmation {
-        // What no queue takes is confirmed as well, with the frame inside.
-        Ok(Confirmation::Ack(None)) => Outcome::Confirmed,
-        Ok(Confirmation::Ack(Some(_))) => Outcome::Returned,
-        Ok(Confirmation::Nack(_)) => Outcome::Refused,
-        Ok(Confirmation::NotRequested) | Err(_) => Outcome::CutOff,
+        // A frame without a queue is confirmed, too, and returned inside the confirmation.
+        Ok(Confirmation::Ack(None)) => PublishOutcome::Confirmed,
+        Ok(Confirmation::Ack(Some(_))) => PublishOutcome::Returned,
+        Ok(Confirmation::Nack(_)) => PublishOutcome::Refused,
+        Ok(Confirmation::NotRequested) | Err(_) => PublishOutcome::CutOff,
     }
 }

@@ -1,36 +1,33 @@
-//! Where the broker is.
+//! The address of the broker, from `queue.url`.
 
 use std::path::PathBuf;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 
-use super::topology::{Choice, MOST_PARTITIONS};
+use super::topology::{MAX_PARTITIONS, QueueTypeChoice};
 
-/// Between two signs of life, in seconds, unless the URL says otherwise: a connection whose other end
-/// has vanished is noticed within two of them.
+/// Seconds between heartbeats, unless the URL says otherwise. A peer that has vanished is noticed within two of
+/// them.
 const HEARTBEAT: u16 = 10;
 
-/// What the queue needs to know.
 #[derive(Clone)]
-pub struct Settings {
-    /// The nodes of one cluster; never empty.
+pub struct BrokerSettings {
+    /// The nodes of one cluster. Never empty.
     pub(super) addresses: Vec<Address>,
     /// From 1 to 64.
     pub(super) partitions: u16,
-    /// The kind of queues.
-    pub(super) choice: Choice,
+    pub(super) choice: QueueTypeChoice,
 }
 
-/// One node.
 #[derive(Clone)]
 pub(super) struct Address {
     pub(super) uri: AMQPUri,
-    /// Certificates that are trusted besides the system's.
+    /// Certificates that are trusted in addition to the system's.
     pub(super) trusted: Option<PathBuf>,
 }
 
 impl Address {
-    /// For people: without user and password.
+    /// Without user and password.
     pub(super) fn shown(&self) -> String {
         let scheme = match self.uri.scheme {
             AMQPScheme::AMQP => "amqp",
@@ -43,59 +40,60 @@ impl Address {
     }
 }
 
-/// Settings that cannot be used. The text never holds the URL, because that holds a password.
+/// The text never contains the URL, because that contains a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadSettings {
-    /// One of the URLs.
+pub enum BadBrokerSettings {
     #[error(
         "queue.url must be amqp://user:password@host:port/vhost or amqps://…, several nodes of one cluster with commas"
     )]
     Url,
-    /// The number of partitions.
-    #[error("queue.partitions must be from 1 to {MOST_PARTITIONS}")]
+    #[error("queue.partitions must be from 1 to {MAX_PARTITIONS}")]
     Partitions,
 }
 
-impl Settings {
-    /// Reads the URLs, with commas between them. Of their parameters `heartbeat` (seconds) and
-    /// `cacertfile` (PEM, trusted besides the system's certificates) are ours, as in other clients.
+impl BrokerSettings {
+    /// Parses comma-separated URLs. Two of their parameters are used here, as in other clients: `heartbeat`
+    /// (seconds) and `cacertfile` (PEM, trusted in addition to the system's certificates).
     ///
     /// # Errors
     /// What cannot be used.
-    pub fn new(urls: &str, partitions: u16, choice: Choice) -> Result<Settings, BadSettings> {
-        if !(1..=MOST_PARTITIONS).contains(&partitions) {
-            return Err(BadSettings::Partitions);
+    pub fn new(
+        urls: &str,
+        partitions: u16,
+        choice: QueueTypeChoice,
+    ) -> Result<BrokerSettings, BadBrokerSettings> {
+        if !(1..=MAX_PARTITIONS).contains(&partitions) {
+            return Err(BadBrokerSettings::Partitions);
         }
-        let addresses: Result<Vec<Address>, BadSettings> =
+        let addresses: Result<Vec<Address>, BadBrokerSettings> =
             urls.split(',').map(|url| read(url.trim())).collect();
-        Ok(Settings { addresses: addresses?, partitions, choice })
+        Ok(BrokerSettings { addresses: addresses?, partitions, choice })
     }
 
-    /// How many partitions there are.
     pub fn partitions(&self) -> u16 {
         self.partitions
     }
 
-    /// The nodes, for people: without users and passwords.
+    /// The nodes, without users and passwords.
     pub fn shown(&self) -> String {
         let shown: Vec<String> = self.addresses.iter().map(Address::shown).collect();
         shown.join(", ")
     }
 }
 
-fn read(url: &str) -> Result<Address, BadSettings> {
-    let mut uri: AMQPUri = url.parse().map_err(|_| BadSettings::Url)?;
-    let rest = url.split_once("://").ok_or(BadSettings::Url)?.1;
+fn read(url: &str) -> Result<Address, BadBrokerSettings> {
+    let mut uri: AMQPUri = url.parse().map_err(|_| BadBrokerSettings::Url)?;
+    let rest = url.split_once("://").ok_or(BadBrokerSettings::Url)?.1;
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     if host.is_empty() || uri.authority.port == 0 {
-        return Err(BadSettings::Url);
+        return Err(BadBrokerSettings::Url);
     }
-    // The library takes an address in brackets for none, and none for this machine.
+    // The library reads a bracketed IPv6 address as empty, and an empty host as localhost.
     if let Some((address, _)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
         address.clone_into(&mut uri.authority.host);
     }
-    // A URL without a path means the broker's default, which is called "/".
+    // A URL without a path means the default virtual host, "/".
     if uri.vhost.is_empty() {
         "/".clone_into(&mut uri.vhost);
     }
@@ -113,7 +111,10 @@ mod tests {
     use super::*;
 
     fn one(url: &str) -> Address {
-        Settings::new(url, 16, Choice::Auto).unwrap_or_else(|_| panic!("{url}")).addresses.remove(0)
+        BrokerSettings::new(url, 16, QueueTypeChoice::Auto)
+            .unwrap_or_else(|_| panic!("{url}"))
+            .addresses
+            .remove(0)
     }
 
     #[test]
@@ -139,22 +140,23 @@ mod tests {
 
     #[test]
     fn several_nodes_and_nothing_secret_in_what_is_shown() {
-        let settings = Settings::new("amqp://u:pw1@a, amqps://u:pw2@b:99", 4, Choice::Auto);
+        let settings =
+            BrokerSettings::new("amqp://u:pw1@a, amqps://u:pw2@b:99", 4, QueueTypeChoice::Auto);
         let shown = settings.map(|settings| settings.shown()).unwrap_or_default();
         assert_eq!(shown, "amqp://a:5672, amqps://b:99");
     }
 
     #[test]
     fn what_cannot_be_used_is_told_without_its_password() {
-        let bad = |url| Settings::new(url, 16, Choice::Auto).err();
+        let bad = |url| BrokerSettings::new(url, 16, QueueTypeChoice::Auto).err();
         for url in ["", "secret", "http://u:secret@h", "amqp://", "amqp://u:secret@:1", "amqp:h"] {
-            assert_eq!(bad(url), Some(BadSettings::Url), "{url}");
+            assert_eq!(bad(url), Some(BadBrokerSettings::Url), "{url}");
         }
-        assert_eq!(bad("amqp://a,,amqp://b"), Some(BadSettings::Url));
-        assert!(!BadSettings::Url.to_string().contains("secret"));
-        let none = |n| Settings::new("amqp://h", n, Choice::Auto).err();
-        assert_eq!(none(0), Some(BadSettings::Partitions));
-        assert_eq!(none(65), Some(BadSettings::Partitions));
+        assert_eq!(bad("amqp://a,,amqp://b"), Some(BadBrokerSettings::Url));
+        assert!(!BadBrokerSettings::Url.to_string().contains("secret"));
+        let none = |n| BrokerSettings::new("amqp://h", n, QueueTypeChoice::Auto).err();
+        assert_eq!(none(0), Some(BadBrokerSettings::Partitions));
+        assert_eq!(none(65), Some(BadBrokerSettings::Partitions));
         assert_eq!(none(64), None);
     }
 }

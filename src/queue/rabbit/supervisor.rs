@@ -1,4 +1,4 @@
-//! Keeps one connection: connects, and when it ends waits a little and connects again, for ever.
+//! Keeps one connection: reconnects with backoff whenever it ends.
 
 use std::time::{Duration, Instant};
 
@@ -6,37 +6,35 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Settings, State, link::Link};
+use super::{BrokerSettings, BrokerState, Error, broker_connection::BrokerConnection};
 
-/// The first wait after a failure; each further one doubles it, with up to as much again by chance,
-/// so that a crowd does not come back as one.
-const FIRST: Duration = Duration::from_millis(200);
-/// The longest wait before chance.
-const LONGEST: Duration = Duration::from_secs(3);
-/// A connection that held this long was a good one: the waits begin anew.
-const GOOD: Duration = Duration::from_secs(10);
+/// Doubled after every further failure, plus jitter of up to the same length, so that many processes do not
+/// reconnect at once.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Before jitter.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(3);
+/// A connection that lasted this long resets the backoff.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// One connection's keeper.
 pub(super) struct Supervisor {
-    settings: Settings,
-    /// What the connection is for, as the broker shows it.
+    settings: BrokerSettings,
+    /// The purpose of the connection, as the broker shows it.
     name: &'static str,
-    state: watch::Sender<State>,
+    state: watch::Sender<BrokerState>,
     stop: CancellationToken,
-    waits: ExponentialBackoff,
-    wait: Option<Duration>,
+    backoff: ExponentialBackoff,
+    retry_delay: Option<Duration>,
     connected: Option<Instant>,
-    /// Which address is next.
     next: usize,
-    /// What was told last, so that a broker that is away for an hour is told once.
-    told: Option<String>,
+    /// The last error that was logged, so that an outage of an hour is logged once.
+    last_logged: Option<String>,
 }
 
 impl Supervisor {
     pub(super) fn new(
-        settings: &Settings,
+        settings: &BrokerSettings,
         name: &'static str,
-        state: watch::Sender<State>,
+        state: watch::Sender<BrokerState>,
         stop: CancellationToken,
     ) -> Supervisor {
         Supervisor {
@@ -44,22 +42,22 @@ impl Supervisor {
             name,
             state,
             stop,
-            waits: waits(),
-            wait: None,
+            backoff: backoff(),
+            retry_delay: None,
             connected: None,
-            // Processes begin at different nodes.
+            // Processes start with different nodes.
             next: usize::try_from(std::process::id()).unwrap_or_default(),
-            told: None,
+            last_logged: None,
         }
     }
 
-    /// The next connection, however long it takes; `None` when the process stops.
-    pub(super) async fn connect(&mut self) -> Option<Link> {
+    /// Connects, however long it takes; `None` when the process stops.
+    pub(super) async fn connect(&mut self) -> Option<BrokerConnection> {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
             loop {
-                if let Some(wait) = self.wait.take() {
-                    tokio::time::sleep(wait).await;
+                if let Some(retry_delay) = self.retry_delay.take() {
+                    tokio::time::sleep(retry_delay).await;
                 }
                 let addresses = &self.settings.addresses;
                 let Some(address) = addresses.get(self.next % addresses.len().max(1)) else {
@@ -67,8 +65,8 @@ impl Supervisor {
                     continue;
                 };
                 let name = format!("esh3ar {}", self.name);
-                match Link::open(&self.settings, address, &name).await {
-                    Ok(link) => return self.greet(link),
+                match BrokerConnection::open(&self.settings, address, &name).await {
+                    Ok(connection) => return self.connected_to(connection),
                     Err(error) => self.failed(&error),
                 }
             }
@@ -76,8 +74,8 @@ impl Supervisor {
         .await
     }
 
-    fn greet(&mut self, link: Link) -> Link {
-        let broker = &link.broker;
+    fn connected_to(&mut self, connection: BrokerConnection) -> BrokerConnection {
+        let broker = &connection.broker;
         let address = self.settings.addresses.get(self.next % self.settings.addresses.len().max(1));
         let address = address.map(super::settings::Address::shown).unwrap_or_default();
         tracing::info!(
@@ -87,42 +85,42 @@ impl Supervisor {
             role = self.name,
             "connected to RabbitMQ"
         );
-        self.told = None;
+        self.last_logged = None;
         self.connected = Some(Instant::now());
-        self.state.send_replace(State::Connected {
+        self.state.send_replace(BrokerState::Connected {
             version: broker.version.clone(),
             cluster_name: broker.cluster_name.clone(),
         });
-        link
+        connection
     }
 
-    /// A connection ended, or none came about.
+    /// A connection ended, or could not be opened.
     pub(super) fn failed(&mut self, error: &Error) {
-        if self.connected.take().is_some_and(|since| since.elapsed() >= GOOD) {
-            self.waits = waits();
+        if self.connected.take().is_some_and(|since| since.elapsed() >= STABLE_AFTER) {
+            self.backoff = backoff();
         }
-        self.wait = self.waits.next();
-        // Another node may be better.
+        self.retry_delay = self.backoff.next();
+        // Try another node next.
         self.next = self.next.wrapping_add(1);
         let why = error.to_string();
-        if self.told.as_ref() != Some(&why) {
-            tracing::warn!(error = why, role = self.name, "no RabbitMQ; trying again");
-            self.told = Some(why.clone());
+        if self.last_logged.as_ref() != Some(&why) {
+            tracing::warn!(error = why, role = self.name, "RabbitMQ cannot be reached; retrying");
+            self.last_logged = Some(why.clone());
         }
         self.state.send_modify(|state| {
             let since = match state {
-                State::Down { since, .. } => *since,
+                BrokerState::Down { since, .. } => *since,
                 _ => Instant::now(),
             };
-            *state = State::Down { since, why };
+            *state = BrokerState::Down { since, why };
         });
     }
 }
 
-fn waits() -> ExponentialBackoff {
+fn backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
-        .with_min_delay(FIRST)
-        .with_max_delay(LONGEST)
+        .with_min_delay(MIN_RETRY_DELAY)
+        .with_max_delay(MAX_RETRY_DELAY)
         .with_factor(2.0)
         .with_jitter()
         .without_max_times()
@@ -135,13 +133,16 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_bound_and_never_end() {
-        let mut waits = waits();
+        let mut backoff = backoff();
         let mut longest = Duration::ZERO;
         for n in 0..200 {
-            let wait = waits.next().unwrap();
-            assert!(wait >= FIRST && wait <= 2 * LONGEST, "wait {n} is {wait:?}");
-            longest = longest.max(wait);
+            let retry_delay = backoff.next().unwrap();
+            assert!(
+                retry_delay >= MIN_RETRY_DELAY && retry_delay <= 2 * MAX_RETRY_DELAY,
+                "wait {n} is {retry_delay:?}"
+            );
+            longest = longest.max(retry_delay);
         }
-        assert!(longest >= LONGEST);
+        assert!(longest >= MAX_RETRY_DELAY);
     }
 }

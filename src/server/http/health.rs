@@ -9,21 +9,22 @@ use warp::reply::Response;
 use crate::{
     app::{
         App,
-        health::{Dependency, Replica, Stops},
-        probes::Found,
+        process::health::{Dependency, Replica, Stops},
+        process::health_probes::ProbeResult,
     },
     server::{
         Readiness,
-        context::{Context, Shared, unknown_parameter},
-        dispatch,
-        gate::bearer,
-        moment, peer,
+        authorization::bearer,
+        context::{RequestContext, SharedContext, unknown_parameter},
+        peer,
         reply::{self, Problem, answer},
+        route::NoRoute,
+        timestamp,
     },
 };
 
 /// `GET /health/live`: the process answers.
-pub async fn live(_: Shared) -> Response {
+pub async fn live(_: SharedContext) -> Response {
     alive()
 }
 
@@ -32,7 +33,7 @@ fn alive() -> Response {
 }
 
 /// `GET /health/ready`: it can take requests now.
-pub async fn ready(context: Shared) -> Response {
+pub async fn ready(context: SharedContext) -> Response {
     readiness(&context.app, &context.readiness, is_administrator(&context).await).await
 }
 
@@ -41,17 +42,17 @@ async fn readiness(app: &App, readiness: &Readiness, details: bool) -> Response 
         let body = json!({ "status": "stopping" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
-    if app.is_draining() {
+    if app.process.is_draining() {
         let body = json!({ "status": "draining" });
         return reply::json(StatusCode::SERVICE_UNAVAILABLE, &body);
     }
-    // What no gateway can store is no reason to send everybody away from this one.
+    // If no gateway can store anything, sending clients to another one does not help.
     page(app, details, false, |dependency| dependency.stops == Stops::Everything).await
 }
 
-/// `GET /health`: everything it needs answers. What that is in detail is for administrators. With `history`,
-/// how it was as well.
-pub async fn whole(context: Shared) -> Response {
+/// `GET /health`: the health of all dependencies. Details are for administrators; with `history`, also the
+/// last results.
+pub async fn whole(context: SharedContext) -> Response {
     answer(
         async {
             let details = is_administrator(&context).await;
@@ -62,8 +63,8 @@ pub async fn whole(context: Shared) -> Response {
     )
 }
 
-/// `GET /health-status` of the existing system.
-pub async fn status(context: Shared) -> Response {
+/// `GET /health-status` of the legacy API.
+pub async fn status(context: SharedContext) -> Response {
     everything(&context.app, false, false).await
 }
 
@@ -71,16 +72,16 @@ async fn everything(app: &App, details: bool, history: bool) -> Response {
     page(app, details, history, |dependency| dependency.stops != Stops::Nothing).await
 }
 
-/// Whether the request has the token of an administrator. Only asked where the answer depends on it: health is
-/// answered also while the database is away.
-async fn is_administrator(context: &Context) -> bool {
+/// Whether the caller is an administrator. Only checked where the response depends on it: health must answer
+/// while the database is down.
+async fn is_administrator(context: &RequestContext) -> bool {
     let Some(token) = bearer(&context.headers) else { return false };
     let Some(from) = context.peer.map(peer::block) else { return false };
-    let caller = context.app.authenticate(token, from).await;
+    let caller = context.app.identity.authenticate(token, from).await;
     caller.is_ok_and(|caller| caller.administrator().is_ok())
 }
 
-/// A health page for the listener of machines: in detail, because only machines of the operator reach it.
+/// A health page on the metrics listener: with details, because only the operator's machines reach it.
 pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Response {
     match uri.path() {
         "/health" => match asks_history(uri.query().unwrap_or_default()) {
@@ -89,11 +90,11 @@ pub async fn machine_page(app: &App, ready: &Readiness, uri: &http::Uri) -> Resp
         },
         "/health/live" => alive(),
         "/health/ready" => readiness(app, ready, true).await,
-        _ => dispatch::NoRoute::Nothing.into_response(),
+        _ => NoRoute::Nothing.into_response(),
     }
 }
 
-/// Whether the query asks for what was found earlier.
+/// Whether the query asks for the history.
 fn asks_history(query: &str) -> Result<bool, Problem> {
     if let Some(problem) = unknown_parameter(query, &["history"]) {
         return Err(problem);
@@ -101,7 +102,7 @@ fn asks_history(query: &str) -> Result<bool, Problem> {
     match query.split('&').rfind(|pair| !pair.is_empty()) {
         None | Some("history=false") => Ok(false),
         Some("history=true") => Ok(true),
-        Some(_) => Err(Problem::field("history", "unknown", "history is true or false")),
+        Some(_) => Err(Problem::field("history", "unknown", "history must be true or false")),
     }
 }
 
@@ -111,7 +112,7 @@ async fn page(
     history: bool,
     needed: impl Fn(&Dependency) -> bool,
 ) -> Response {
-    let dependencies = app.health(details).await;
+    let dependencies = app.process.health(details).await;
     let healthy = dependencies.iter().all(|dependency| dependency.up || !needed(dependency));
     let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if healthy { "healthy" } else { "unhealthy" };
@@ -120,18 +121,18 @@ async fn page(
     }
     let list: BTreeMap<&str, serde_json::Value> =
         dependencies.iter().map(|dependency| (dependency.name, state(dependency))).collect();
-    let (level, in_hand) = app.backpressure();
+    let (level, in_hand) = app.limits.backpressure();
     let mut body = json!({
         "status": word,
         "dependencies": list,
         "backpressure": { "level": level.name(), "deliveriesInHand": in_hand },
     });
-    let replicas = app.replicas();
+    let replicas = app.process.replicas();
     if !replicas.is_empty() {
         body["replicas"] = replicas.iter().map(replica).collect();
     }
     if history {
-        let past = app.health_history().into_iter();
+        let past = app.process.health_history().into_iter();
         body["history"] = past
             .map(|(name, found)| (name.to_owned(), found.iter().map(earlier).collect()))
             .collect::<serde_json::Map<String, serde_json::Value>>()
@@ -140,10 +141,10 @@ async fn page(
     reply::json(status, &body)
 }
 
-fn earlier(found: &Found) -> serde_json::Value {
-    let Found { at, up, latency, fault } = found;
+fn earlier(found: &ProbeResult) -> serde_json::Value {
+    let ProbeResult { at, up, latency, fault } = found;
     let mut state = state_of(*up, *latency, fault.as_ref());
-    state["at"] = moment::text(*at).into();
+    state["at"] = timestamp::text(*at).into();
     state
 }
 

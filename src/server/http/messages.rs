@@ -7,23 +7,23 @@ use warp::reply::Response;
 
 use crate::{
     app::{
-        ledger::Said,
-        messages::{Item, LONGEST_KEPT_ANSWER, SendRequest, Sent},
-        off_loop::off_loop,
+        blocking::run_blocking,
+        delivery::receipts::ReceiptKind,
+        messages::{Item, MAX_KEPT_ANSWER_LEN, SendRequest, Sent},
     },
     domain::{
         ContentType, Message, MessageId, MessageKind, Party, Priority, Status,
-        message::{Draft, FieldError},
+        message::{FieldError, MessageDraft},
     },
     server::{
-        context::{Context, Shared, cursor, unreadable},
-        many::{Many, tree},
-        pages,
+        bounded_list::{BoundedList, parse_item},
+        context::{RequestContext, SharedContext, cursor, unreadable},
+        pagination,
         reply::{self, Problem, answer},
-        route::USUAL,
+        size_limits::MAX_JSON_LEN,
         view,
     },
-    store::messages::Filter,
+    store::messages::MessageFilter,
 };
 
 /// `POST /messages`.
@@ -31,11 +31,17 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object")]
 #[schema(as = NewMessage)]
 pub(in crate::server) struct SendBody {
+    /// Phone number of the recipient; E.164, or national with phone.default_region.
     pub(super) to: String,
+    /// At most 200 characters.
     pub(super) subject: Option<String>,
+    /// 1 to 10,000 characters.
     pub(super) content: String,
+    /// `text` (default) or `json`.
     pub(super) content_type: Option<String>,
+    /// `low`, `normal` (default) or `high`.
     pub(super) priority: Option<String>,
+    /// Must be empty in this version.
     #[serde(default)]
     pub(super) attachments: Vec<String>,
 }
@@ -44,15 +50,17 @@ pub(in crate::server) struct SendBody {
 #[serde(deny_unknown_fields, expecting = "an object with messages")]
 #[schema(as = NewMessages)]
 pub(in crate::server) struct BatchBody<'a> {
+    /// 1 to 500 messages.
     #[schema(value_type = Vec<SendBody>, max_items = 500, min_items = 1)]
     #[serde(borrow)]
-    messages: Many<&'a RawValue>,
+    messages: BoundedList<&'a RawValue>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with ids")]
 #[schema(as = Ids)]
 pub(in crate::server) struct IdsBody {
+    /// Message ids.
     ids: Vec<uuid::Uuid>,
 }
 
@@ -61,9 +69,12 @@ pub(in crate::server) struct IdsBody {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Receipt)]
 pub(crate) struct Receipt<'a> {
+    /// Message id.
     pub(crate) id: uuid::Uuid,
+    /// `pending`.
     status: &'a str,
-    #[serde(with = "crate::server::moment")]
+    /// When the message was accepted.
+    #[serde(with = "crate::server::timestamp")]
     created_at: time::OffsetDateTime,
 }
 
@@ -81,12 +92,16 @@ impl SendBody {
             Some(name) => ContentType::parse(name),
         };
         if content_type.is_none() {
-            broken.push(FieldError::new("contentType", "unknown", "contentType is text or json"));
+            broken.push(FieldError::new(
+                "contentType",
+                "unknown",
+                "contentType must be text or json",
+            ));
         }
         if content_type == Some(ContentType::Json)
             && serde_json::from_str::<serde::de::IgnoredAny>(&self.content).is_err()
         {
-            let message = "content is not JSON, although contentType says so";
+            let message = "content is not valid JSON, but contentType is json";
             broken.push(FieldError::new("content", "invalid_json", message));
         }
         let priority = match self.priority.as_deref() {
@@ -94,16 +109,20 @@ impl SendBody {
             Some(name) => Priority::parse(name),
         };
         if priority.is_none() {
-            broken.push(FieldError::new("priority", "unknown", "priority is low, normal or high"));
+            broken.push(FieldError::new(
+                "priority",
+                "unknown",
+                "priority must be low, normal or high",
+            ));
         }
         if !self.attachments.is_empty() {
-            let message = "attachments names media that do not exist";
+            let message = "attachments refers to media that does not exist";
             broken.push(FieldError::new("attachments", "not_found", message));
         }
         match (content_type, priority, broken.is_empty()) {
             (Some(content_type), Some(priority), true) => Ok(SendRequest {
                 to: self.to,
-                draft: Draft {
+                draft: MessageDraft {
                     subject: self.subject,
                     content: self.content,
                     content_type,
@@ -116,17 +135,18 @@ impl SendBody {
 }
 
 /// `POST /messages`.
-pub async fn send(context: Shared) -> Response {
+pub async fn send(context: SharedContext) -> Response {
     answer(try_send(&context).await)
 }
 
-async fn try_send(context: &Context) -> Result<Response, Problem> {
+async fn try_send(context: &RequestContext) -> Result<Response, Problem> {
     let body: SendBody = context.json()?;
     let request = body.into_request().map_err(crate::app::Error::Invalid)?;
     let key = context.request_key()?;
     let receipt = |message: &Message| json_text(&Receipt::from(message));
     let sent = context
         .app
+        .messages
         .send(context.caller()?, request, key, |message| (202, receipt(message)))
         .await?;
     Ok(match sent {
@@ -139,31 +159,32 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /messages/batch`.
-pub async fn send_batch(context: Shared) -> Response {
+pub async fn send_batch(context: SharedContext) -> Response {
     answer(try_send_batch(&context).await)
 }
 
-async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
+async fn try_send_batch(context: &RequestContext) -> Result<Response, Problem> {
     let body: BatchBody<'_> = context.json()?;
     let messages = body.messages.within("messages")?;
     let key = context.request_key_of("messages", &messages)?;
-    // An item that does not even read as a message answers for itself too.
+    // An item that cannot be decoded gets its own error, too.
     let mut readable = Vec::new();
     let read = |item: &RawValue| -> Result<SendRequest, Problem> {
-        let body: SendBody =
-            serde_json::from_value(tree(item, USUAL)?).map_err(|error| unreadable(&error))?;
+        let body: SendBody = serde_json::from_value(parse_item(item, MAX_JSON_LEN)?)
+            .map_err(|error| unreadable(&error))?;
         Ok(body.into_request().map_err(crate::app::Error::Invalid)?)
     };
     let size = context.body.len();
-    let places: Vec<Result<(), Problem>> = off_loop(size, || {
+    let places: Vec<Result<(), Problem>> = run_blocking(size, || {
         let items = messages.into_iter();
         items.map(|item| read(item).map(|request| readable.push(request))).collect()
     });
-    // What is kept for a key is what was answered.
-    let longest = if key.is_some() { LONGEST_KEPT_ANSWER } else { usize::MAX };
-    let results = |items: &[Item]| off_loop(size, || results(&places, items, longest));
+    // The stored response is the one that was sent.
+    let longest = if key.is_some() { MAX_KEPT_ANSWER_LEN } else { usize::MAX };
+    let results = |items: &[Item]| run_blocking(size, || results(&places, items, longest));
     let sent = context
         .app
+        .messages
         .send_batch(context.caller()?, readable, key, |items| (200, results(items)))
         .await?;
     Ok(match sent {
@@ -175,8 +196,8 @@ async fn try_send_batch(context: &Context) -> Result<Response, Problem> {
     })
 }
 
-/// What became of each item: of those that do not read as a message by their places, of the others by what the use
-/// case says. When that is longer than `longest`, problems are no more than a status and a code.
+/// The result of each item: of undecodable ones by index, of the others as the use case reports. If that is
+/// longer than `longest`, errors are reduced to status and code.
 fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> String {
     let all = |told: fn(&Problem) -> serde_json::Value| {
         let mut items = items.iter();
@@ -200,7 +221,7 @@ fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> St
     if whole.len() <= longest { whole } else { all(Problem::to_short_json) }
 }
 
-pub(super) fn replayed(earlier: crate::store::idempotency::Earlier) -> Response {
+pub(super) fn replayed(earlier: crate::store::idempotency::StoredResponse) -> Response {
     let status = StatusCode::from_u16(earlier.status_code).unwrap_or(StatusCode::OK);
     let mut response = reply::raw(status, earlier.response);
     response.headers_mut().insert("idempotency-replayed", http::HeaderValue::from_static("true"));
@@ -208,63 +229,69 @@ pub(super) fn replayed(earlier: crate::store::idempotency::Earlier) -> Response 
 }
 
 /// `GET /messages`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let limit = context.limit()?;
-    let mut filter = Filter { before: context.after()?, ..Filter::default() };
+    let mut filter = MessageFilter { before: context.after()?, ..MessageFilter::default() };
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(Status::parse(&name).ok_or_else(|| {
-            let message = "status is pending, sent, delivered, read or failed";
+            let message = "status must be pending, sent, delivered, read or failed";
             Problem::field("status", "unknown", message)
         })?);
     }
     if let Some(name) = context.parameter("type")? {
         filter.kind = Some(
             MessageKind::parse(&name)
-                .ok_or_else(|| Problem::field("type", "unknown", "type is oneWay or chat"))?,
+                .ok_or_else(|| Problem::field("type", "unknown", "type must be oneWay or chat"))?,
         );
     }
     if let Some(to) = context.phone("to")? {
-        // A phone asks for its own; what it asks of another number it simply does not get.
+        // A phone lists its own messages; for any other number the list is empty.
         if matches!(context.caller()?.party(), Party::Mobile(own) if own != to) {
             return Ok(page(context, &[], false, None));
         }
         filter.recipient = Some(to);
     }
-    let found = context.app.list_messages(context.caller()?, filter, limit).await?;
+    let found = context.app.messages.list(context.caller()?, filter, limit).await?;
     Ok(page(context, &found.items, found.more, found.cut.map(|cut| MessageId(cut.id))))
 }
 
-/// A page of a list; `behind` is up to where it was looked at, if it may go on although there is no more to show.
-fn page(context: &Context, found: &[Message], more: bool, behind: Option<MessageId>) -> Response {
+/// A page of a list; `behind` is the scan position, if the list may continue although there are no more
+/// items.
+fn page(
+    context: &RequestContext,
+    found: &[Message],
+    more: bool,
+    behind: Option<MessageId>,
+) -> Response {
     let next = |last: &Message| cursor(last.id);
     let (room, behind) = (context.page_room, behind.map(cursor));
-    let page = pages::page_behind(found, more, behind, room, view::MessageView::from, next);
+    let page = pagination::page_behind(found, more, behind, room, view::MessageView::from, next);
     reply::raw(StatusCode::OK, page)
 }
 
 /// `GET /messages/pending`.
-pub async fn pending(context: Shared) -> Response {
+pub async fn pending(context: SharedContext) -> Response {
     answer(try_pending(&context).await)
 }
 
-async fn try_pending(context: &Context) -> Result<Response, Problem> {
+async fn try_pending(context: &RequestContext) -> Result<Response, Problem> {
     let limit = context.limit()?;
     let after = context.after()?;
-    // One more, to know whether there are more.
-    let found = context.app.pending_after(context.caller()?, after, limit + 1).await?;
+    // One more than the page, to know whether there are more.
+    let found = context.app.delivery.pending_after(context.caller()?, after, limit + 1).await?;
     let shown = found.get(..limit).unwrap_or(&found);
     Ok(page(context, shown, found.len() > limit, None))
 }
 
 /// `GET /messages/{id}`.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
-            let message = context.app.message(context.caller()?, parse_id(&id)?).await?;
+            let message = context.app.messages.get(context.caller()?, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
         }
         .await,
@@ -272,11 +299,11 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 /// `GET /messages/{id}/timeline`.
-pub async fn timeline(id: String, context: Shared) -> Response {
+pub async fn timeline(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let id = parse_id(&id)?;
-            let explanation = context.app.explain(context.caller()?, id).await?;
+            let explanation = context.app.admin.explain(context.caller()?, id).await?;
             let body = view::ExplanationView::new(&explanation, false);
             Ok(reply::json(StatusCode::OK, &body))
         }
@@ -285,34 +312,42 @@ pub async fn timeline(id: String, context: Shared) -> Response {
 }
 
 /// `POST /messages/{id}/delivered`.
-pub async fn delivered(id: String, context: Shared) -> Response {
-    answer(say_one(&context, &id, Said::Acknowledged).await)
+pub async fn delivered(id: String, context: SharedContext) -> Response {
+    answer(say_one(&context, &id, ReceiptKind::Delivered).await)
 }
 
 /// `POST /messages/{id}/read`.
-pub async fn read(id: String, context: Shared) -> Response {
-    answer(say_one(&context, &id, Said::Opened).await)
+pub async fn read(id: String, context: SharedContext) -> Response {
+    answer(say_one(&context, &id, ReceiptKind::Read).await)
 }
 
-async fn say_one(context: &Context, id: &str, said: Said) -> Result<Response, Problem> {
-    let message = context.app.say_one(context.caller()?, said, parse_id(id)?).await?;
+async fn say_one(
+    context: &RequestContext,
+    id: &str,
+    said: ReceiptKind,
+) -> Result<Response, Problem> {
+    let message = context.app.messages.acknowledge(context.caller()?, said, parse_id(id)?).await?;
     Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
 }
 
 /// `POST /messages/acknowledge`.
-pub async fn acknowledge(context: Shared) -> Response {
+pub async fn acknowledge(context: SharedContext) -> Response {
     answer(
         async {
             let body: IdsBody = context.json()?;
             let ids = body.ids.into_iter().map(|id| (MessageId(id), None)).collect();
-            let changed = context.app.say(context.caller()?, Said::Acknowledged, ids).await?;
+            let changed = context
+                .app
+                .delivery
+                .acknowledge(context.caller()?, ReceiptKind::Delivered, ids)
+                .await?;
             Ok(reply::json(StatusCode::OK, &json!({ "changed": changed.len() })))
         }
         .await,
     )
 }
 
-/// What is no id names nothing: the same answer as for an id that is not there.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
 }
@@ -324,20 +359,21 @@ fn json_text<T: Serialize>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::BATCH_LIMIT;
+    use crate::domain::message::MAX_BATCH_SIZE;
 
     #[test]
     fn a_long_answer_that_is_kept_says_of_each_item_what_became_of_it() {
         let long = "\u{1}".repeat(100);
-        let places: Vec<Result<(), Problem>> =
-            (0..BATCH_LIMIT).map(|_| Err(Problem::bad_request("unknown_field", &*long))).collect();
+        let places: Vec<Result<(), Problem>> = (0..MAX_BATCH_SIZE)
+            .map(|_| Err(Problem::bad_request("unknown_field", &*long)))
+            .collect();
         let whole = results(&places, &[], usize::MAX);
-        assert!(whole.len() > LONGEST_KEPT_ANSWER, "{}", whole.len());
-        let kept = results(&places, &[], LONGEST_KEPT_ANSWER);
-        assert!(kept.len() < LONGEST_KEPT_ANSWER / 4, "{}", kept.len());
+        assert!(whole.len() > MAX_KEPT_ANSWER_LEN, "{}", whole.len());
+        let kept = results(&places, &[], MAX_KEPT_ANSWER_LEN);
+        assert!(kept.len() < MAX_KEPT_ANSWER_LEN / 4, "{}", kept.len());
         let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
         let results = kept["results"].as_array().unwrap();
-        assert_eq!(results.len(), BATCH_LIMIT);
+        assert_eq!(results.len(), MAX_BATCH_SIZE);
         assert_eq!(results[7], json!({ "error": { "code": "unknown_field", "status": 400 } }));
     }
 }

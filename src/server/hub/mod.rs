@@ -1,28 +1,26 @@
-//! The hub: the ASP.NET Core SignalR protocol, spoken so that the official clients are our SDKs.
+//! The hub: the ASP.NET Core SignalR protocol, so that the official clients are our SDKs.
 //!
-//! [`codec`], [`handshake`], [`negotiate`], [`session`] and [`diagnostics`] are values and functions of
-//! values: bytes and the time come in, actions go out. [`endpoint`] takes requests, [`table`] knows
-//! which connection they mean, `forward` passes on those for another gateway's, [`wire`] has the three transports, [`connection`] drives one connection
-//! over any of them, [`services`] knows the hubs, a row of [`method`] says who may call what, and [`methods`] does what clients call. Where the protocol's specification and
-//! its official implementations disagree, the implementations win, because the clients in the field
-//! are the implementations.
+//! Six rooms; each may import only those above it in this list (held by `tests/arch.rs`):
+//!
+//! | room | what |
+//! | --- | --- |
+//! | [`protocol`] | codec, handshake, negotiation, tokens and the session state machine; pure, no I/O |
+//! | [`transport`] | WebSocket, Server-Sent Events, long polling: carry bytes, know no messages |
+//! | [`hubs`] | the hubs, their method tables and handlers |
+//! | [`connection`] | drives one connection over any transport |
+//! | `forward` | passes requests on to the gateway that owns their connection |
+//! | [`endpoint`] | HTTP requests to a hub; the table of connections by token |
+//!
+//! Where the specification of the protocol and its official implementations disagree, the
+//! implementations win, because the clients in the field are the implementations.
 
-mod answers;
-pub mod codec;
+// Public only for tests of the whole crate: items whose name says everything need no comment.
+
 pub mod connection;
-pub mod diagnostics;
 pub mod endpoint;
 mod forward;
-pub mod handshake;
-mod leaving;
-pub mod method;
-pub mod methods;
-pub mod negotiate;
-mod newcomers;
-pub mod services;
-pub mod session;
-pub mod table;
-pub mod token;
-pub mod wire;
+pub mod hubs;
+pub mod protocol;
+pub mod transport;
 
 pub use endpoint::{Hub, HubOptions};

@@ -18,55 +18,53 @@ use super::{e164, phone, status};
 use crate::{
     app::{
         Error,
+        blocking::run_blocking,
         messages::{Refusal, SendRequest, Sent},
-        off_loop::off_loop,
     },
     domain::{
         ContentType, Message, MessageKind, Party, Priority,
-        message::{Draft, FieldError, PAGE_BYTES},
+        message::{FieldError, MAX_PAGE_BYTES, MessageDraft},
         text::excerpt_of_fault,
     },
     server::{
-        context::{Context, Shared},
-        many::{Many, tree},
-        pages,
+        bounded_list::{BoundedList, parse_item},
+        context::{RequestContext, SharedContext},
+        pagination,
         reply::{self, Problem},
-        route::USUAL,
+        size_limits::MAX_JSON_LEN,
     },
-    store::messages::Filter,
+    store::messages::MessageFilter,
 };
 
 /// Where all of them are.
 pub const BASE: &str = "/api/app/";
 /// The usual page there, and the largest here.
-const USUAL_PAGE: usize = 10;
-const LARGEST_PAGE: usize = 200;
+const DEFAULT_PAGE_SIZE: usize = 10;
+const MAX_PAGE_SIZE: usize = 200;
 /// How far a list goes by number. Past it, the lists of the new API go on.
-const FURTHEST: usize = 10_000;
+const MAX_OFFSET: usize = 10_000;
 /// How far messages are counted.
-const COUNTED: i64 = 100_000;
+const MAX_COUNTED: i64 = 100_000;
 /// The most bytes of a list there.
-pub const LARGEST_ANSWER: usize = 1024 * 1024;
+pub const MAX_RESPONSE_LEN: usize = 1024 * 1024;
 /// The most that waits for one phone and is told at once.
-const PENDING: usize = 100;
+const MAX_PENDING: usize = 100;
 
-/// Sends one message.
-pub async fn send(context: Shared) -> Response {
+pub async fn send(context: SharedContext) -> Response {
     reply_of(try_send(&context).await.map(|value| value.to_string()))
 }
 
-/// Sends many.
-pub async fn send_batch(context: Shared) -> Response {
+pub async fn send_batch(context: SharedContext) -> Response {
     reply_of(try_send_batch(&context).await.map(|value| value.to_string()))
 }
 
 /// What waits for the phone that asks.
-pub async fn pending(context: Shared) -> Response {
+pub async fn pending(context: SharedContext) -> Response {
     reply_of(try_pending(&context).await)
 }
 
 /// What a business user has sent.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     reply_of(try_list(&context).await)
 }
 
@@ -126,7 +124,7 @@ struct SendBody {
 
 /// The one field of a batch, whatever case its name has; others are skipped.
 struct BatchBody<'a> {
-    messages: Many<&'a RawValue>,
+    messages: BoundedList<&'a RawValue>,
 }
 
 impl<'de> Deserialize<'de> for BatchBody<'de> {
@@ -140,7 +138,7 @@ impl<'de> Deserialize<'de> for BatchBody<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
-                let mut messages = Many::default();
+                let mut messages = BoundedList::default();
                 while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
                     if name.eq_ignore_ascii_case("batchmessages") {
                         messages = fields.next_value()?;
@@ -178,7 +176,7 @@ impl From<SendBody> for SendRequest {
     fn from(body: SendBody) -> Self {
         SendRequest {
             to: e164(&body.to),
-            draft: Draft {
+            draft: MessageDraft {
                 subject: body.subject.filter(|subject| !subject.is_empty()),
                 content: body.content,
                 content_type: ContentType::default(),
@@ -188,10 +186,15 @@ impl From<SendBody> for SendRequest {
     }
 }
 
-async fn try_send(context: &Context) -> Result<Value, Problem> {
+async fn try_send(context: &RequestContext) -> Result<Value, Problem> {
     let request = one(context.json()?)?;
     let answer = |message: &Message| (200, json!({ "id": message.id.0 }).to_string());
-    match context.app.send(context.caller()?, request, context.request_key()?, answer).await? {
+    match context
+        .app
+        .messages
+        .send(context.caller()?, request, context.request_key()?, answer)
+        .await?
+    {
         Sent::Now(message) => {
             context.accepted([&message]);
             Ok(json!({ "id": message.id.0 }))
@@ -201,14 +204,14 @@ async fn try_send(context: &Context) -> Result<Value, Problem> {
 }
 
 /// All or nothing there; here too as far as rules go, which are looked at before anything is sent.
-async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
+async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
     let BatchBody { messages } = context.json()?;
     let messages = messages.within("batchMessages")?;
     let key = context.request_key_of("batchMessages", &messages)?;
-    let (requests, broken) = off_loop(context.body.len(), || {
-        let requests = messages.into_iter().map(|item| one(tree(item, USUAL)?));
+    let (requests, broken) = run_blocking(context.body.len(), || {
+        let requests = messages.into_iter().map(|item| one(parse_item(item, MAX_JSON_LEN)?));
         let requests: Vec<SendRequest> = requests.collect::<Result<_, _>>()?;
-        let broken = requests.iter().flat_map(|request| context.app.broken_rules(request));
+        let broken = requests.iter().flat_map(|request| context.app.messages.broken_rules(request));
         let broken: Vec<FieldError> = broken.collect();
         Ok::<_, Problem>((requests, broken))
     })?;
@@ -217,6 +220,7 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
     }
     let sent = context
         .app
+        .messages
         .send_batch(context.caller()?, requests, key, |_| (200, "true".to_owned()))
         .await?;
     if let Sent::Now(items) = sent {
@@ -230,14 +234,15 @@ async fn try_send_batch(context: &Context) -> Result<Value, Problem> {
 }
 
 /// They come oldest first, and those that do not fit come when the first ones are acknowledged.
-async fn try_pending(context: &Context) -> Result<Vec<u8>, Problem> {
+async fn try_pending(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let own = context.caller()?.mobile()?;
     if let Some(asked) = context.phone_text("phoneNumber")?
-        && context.app.stored_phone("phoneNumber", &e164(&asked)).ok().as_ref() != Some(own)
+        && context.app.identity.parse_stored_phone("phoneNumber", &e164(&asked)).ok().as_ref()
+            != Some(own)
     {
         return Err(Error::NotFound("phone number").into());
     }
-    let found = context.app.pending_after(context.caller()?, None, PENDING).await?;
+    let found = context.app.delivery.pending_after(context.caller()?, None, MAX_PENDING).await?;
     let view = |message: &Message| {
         json!({
             "id": message.id.0,
@@ -246,10 +251,10 @@ async fn try_pending(context: &Context) -> Result<Vec<u8>, Problem> {
             "from": &*message.from,
         })
     };
-    Ok(pages::list(&found, context.page_room, view).0)
+    Ok(pagination::list(&found, context.page_room, view).0)
 }
 
-async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     let number = |name: &'static str, usual: usize, most: usize| -> Result<usize, Problem> {
         let Some(text) = context.parameter(name)? else { return Ok(usual) };
         text.trim().parse().ok().filter(|n| *n <= most).ok_or_else(|| {
@@ -257,37 +262,35 @@ async fn try_list(context: &Context) -> Result<Vec<u8>, Problem> {
             Problem::field(name, "out_of_range", message)
         })
     };
-    let mut filter = Filter {
+    let mut filter = MessageFilter {
         kind: Some(MessageKind::OneWay),
-        skip: number("SkipCount", 0, FURTHEST)?,
+        skip: number("SkipCount", 0, MAX_OFFSET)?,
         // These clients know no page that goes on.
         far: true,
-        ..Filter::default()
+        ..MessageFilter::default()
     };
-    let limit = number("MaxResultCount", USUAL_PAGE, LARGEST_PAGE)?;
-    let total = context.app.count_messages(context.caller()?, COUNTED).await?;
-    let list = context.app.list_messages(context.caller()?, filter.clone(), limit).await?;
+    let limit = number("MaxResultCount", DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)?;
+    let total = context.app.messages.count(context.caller()?, MAX_COUNTED).await?;
+    let list = context.app.messages.list(context.caller()?, filter.clone(), limit).await?;
     let mut found = list.items;
     // Large messages are read some at a time.
     let (mut read, mut bytes) = (0, 0);
     while let Some(last) = found.last().filter(|_| found.len() < limit) {
         let fresh: usize = found.iter().skip(read).map(|message| message.content.len()).sum();
         bytes += fresh;
-        if fresh < PAGE_BYTES || bytes > LARGEST_ANSWER {
+        if fresh < MAX_PAGE_BYTES || bytes > MAX_RESPONSE_LEN {
             break;
         }
         (filter.skip, filter.before, read) = (0, Some(last.id), found.len());
         let left = limit - read;
-        let list = context.app.list_messages(context.caller()?, filter.clone(), left).await?;
+        let list = context.app.messages.list(context.caller()?, filter.clone(), left).await?;
         found.extend(list.items);
     }
     // The place of an item is told by its number: a page that is cut would hide the rest from a client that goes on
     // by the number that it asked for.
-    let (items, shown) = pages::list(&found, LARGEST_ANSWER, item);
+    let (items, shown) = pagination::list(&found, MAX_RESPONSE_LEN, item);
     if shown < found.len() {
-        let text = format!(
-            "these are more than {LARGEST_ANSWER} bytes: ask for fewer with MaxResultCount"
-        );
+        let text = format!("the page exceeds {MAX_RESPONSE_LEN} bytes: lower MaxResultCount");
         return Err(Problem::bad_request("page_too_large", text));
     }
     let begin = format!("{{\"totalCount\":{total},\"items\":");
@@ -300,7 +303,7 @@ struct ItemBody<'a> {
     id: Uuid,
     recipient_phone_number: String,
     message_content: &'a str,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     creation_time: time::OffsetDateTime,
     status: u8,
 }

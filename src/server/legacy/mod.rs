@@ -1,47 +1,45 @@
-//! What the existing system's apps and programs speak, translated to the same use cases: its two hubs
-//! and the routes of its API.
+//! The API of the existing system, translated to the same use cases.
 //!
-//! Names, numbers and spellings in here are theirs and must not be mended. Nothing else knows them.
+//! Names, numbers and spellings in here are those of the existing system and must not be corrected. Nothing
+//! else knows them.
 
 pub mod http;
-pub mod hub;
 
-use super::routes;
-use crate::domain::{Status, phone::folded};
+use super::route::Route;
+use crate::domain::{Status, phone::normalized};
 
-/// Where mobile users connect.
+/// Hub of mobile users.
 pub const MOBILE_HUB: &str = "/online-mobile-user";
-/// Where business users connect.
+/// Hub of business users.
 pub const BUSINESS_HUB: &str = "/business-user";
 
-/// Where health was asked for.
+/// Health check.
 pub const HEALTH: &str = "/health-status";
 
-/// The address that is meant by one of the existing API's: there, neither case nor a slash at the end
-/// makes a difference.
-pub fn address(path: &str) -> Option<&'static str> {
+/// The path of a legacy route. Case and a trailing slash are ignored.
+pub fn address(routes: &'static [Route], path: &str) -> Option<&'static str> {
     let path = path.strip_suffix('/').unwrap_or(path);
-    let all = routes::all().iter().filter(|route| route.is_existing).map(|route| route.path);
+    let all = routes.iter().filter(|route| route.is_legacy).map(|route| route.path);
     all.into_iter().find(|known| known.eq_ignore_ascii_case(path))
 }
 
-/// Whether this is under the addresses of the existing API, whatever it is.
+/// Whether a path is under the prefix of the existing API.
 pub fn is_address(path: &str) -> bool {
     path.get(..http::BASE.len()).is_some_and(|head| head.eq_ignore_ascii_case(http::BASE))
 }
 
 /// A phone number as it is stored there: without the plus sign.
-fn phone(e164: &str) -> &str {
+pub(super) fn phone(e164: &str) -> &str {
     e164.strip_prefix('+').unwrap_or(e164)
 }
 
-/// How numbers begin there.
+/// Prefixes of mobile numbers in the existing system.
 const BEGINNINGS: [&str; 5] = ["70", "71", "73", "77", "78"];
 
 /// A phone number as it is written there, in the form that is understood everywhere: nine digits, or
 /// twelve with the country's code, neither with a plus sign. Others are read as elsewhere.
-fn e164(written: &str) -> String {
-    let digits = folded(written);
+pub(super) fn e164(written: &str) -> String {
+    let digits = normalized(written);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return digits;
     }
@@ -53,13 +51,13 @@ fn e164(written: &str) -> String {
 }
 
 /// The number of a status there.
-fn status(status: Status) -> u8 {
+pub(super) fn status(status: Status) -> u8 {
     match status {
         Status::Pending => 0,
         Status::Sent => 1,
         Status::Delivered => 2,
         Status::Read => 3,
-        // 4 was "queued", which a message here never is apart from pending.
+        // 4 was "queued", which is pending here.
         Status::Failed => 5,
     }
 }
@@ -67,6 +65,7 @@ fn status(status: Status) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::routes;
 
     #[test]
     fn phone_numbers_are_taken_and_given_in_their_form() {
@@ -78,7 +77,7 @@ mod tests {
             ("９６７７７１２３４５６７\u{200F}", "+967771234567"),
             ("\u{202A}771234567\u{202C}", "+967771234567"),
             ("012345678", "012345678"),
-            // In Saudi Arabia, for one.
+            // In Saudi Arabia.
             ("501234567", "501234567"),
             ("771234567.0", "771234567.0"),
             ("12345", "12345"),
@@ -97,17 +96,17 @@ mod tests {
             "/API/App/Message/Send-One-Way-Message",
             "/api/app/message/SEND-one-way-message/",
         ] {
-            assert_eq!(address(path), Some(send), "{path}");
+            assert_eq!(address(routes::all(), path), Some(send), "{path}");
             assert!(is_address(path), "{path}");
         }
-        assert_eq!(address("/Health-Status/"), Some(HEALTH));
+        assert_eq!(address(routes::all(), "/Health-Status/"), Some(HEALTH));
         for none in [
             "/api/app/message/",
             "/api/app/message/send-one-way-message//",
             "/api/v1/messages",
             "/é",
         ] {
-            assert_eq!(address(none), None, "{none}");
+            assert_eq!(address(routes::all(), none), None, "{none}");
         }
         assert!(is_address("/Api/App/else") && !is_address("/api/v1/messages") && !is_address("/"));
     }

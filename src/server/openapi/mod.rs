@@ -1,21 +1,13 @@
-//! The description of the HTTP API (OpenAPI 3.1) at `/openapi.json`, from the table of routes and the types
-//! that are read and written.
+//! The OpenAPI 3.1 document at `/openapi.json`, built from the route table and the request and response types.
 
-mod written;
+mod handwritten;
 
-use std::sync::LazyLock;
-
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
-use warp::reply::Response;
 
 use super::{
-    context::Shared,
     reply,
-    route::{self, Answer, Route, Shape, Who, Writes},
-    routes,
-    view::{self, personal},
+    route::{self, BodySchema, Route, RouteResponse, Who, Writes},
+    view::{self, privacy},
 };
 
 impl Who {
@@ -30,15 +22,14 @@ impl Who {
     }
 }
 
-/// The routes that are described.
-pub fn described() -> impl Iterator<Item = &'static Route> {
-    routes::all().iter().filter(|route| !route.is_existing)
+/// The routes in the document: all but those of the legacy API.
+pub fn described(routes: &[Route]) -> impl Iterator<Item = &Route> {
+    routes.iter().filter(|route| !route.is_legacy)
 }
 
-/// The whole description.
-pub fn description() -> Value {
+pub fn description(routes: &[Route]) -> Value {
     let mut paths = Map::new();
-    for route in described() {
+    for route in described(routes) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = route.operation();
     }
@@ -47,26 +38,17 @@ pub fn description() -> Value {
         "info": {
             "title": "esh3ar",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Messages from a business to its users' phones, and conversations between them. \
-                            Times are RFC 3339 in UTC, ids UUIDs. Failures are problems of RFC 9457 with a \
-                            stable `code`.",
+            "description": "Messages from businesses to mobile users, and conversations between them. \
+                            Times are RFC 3339 in UTC; ids are UUIDs. Errors are RFC 9457 problem documents with \
+                            a stable `code`.",
         },
         "paths": paths,
         "components": {
-            "schemas": shapes(),
+            "schemas": shapes(routes),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
         },
         "security": [{ "token": [] }],
     })
-}
-
-/// `GET /openapi.json`.
-pub async fn page(_: Shared) -> Response {
-    static PAGE: LazyLock<Bytes> = LazyLock::new(|| description().to_string().into());
-    let mut response = reply::raw(StatusCode::OK, PAGE.clone());
-    let day = HeaderValue::from_static("public, max-age=300");
-    response.headers_mut().insert(header::CACHE_CONTROL, day);
-    response
 }
 
 impl Route {
@@ -77,14 +59,16 @@ impl Route {
             })
         };
         let success = match &self.answer {
-            Answer::Empty => json!({ "description": "done" }),
-            Answer::Lines(shape) => content(
+            RouteResponse::Empty => json!({
+            "description":"success"}
+            ),
+            RouteResponse::Lines(shape) => content(
                 "application/jsonl",
                 reference(&shape.name),
-                "a JSON document a line, each of this shape",
+                "one JSON document per line, each of this schema",
             ),
-            Answer::One(shape) => content("application/json", answered(shape), "done"),
-            Answer::Page(shape) => content("application/json", page_of(shape), "done"),
+            RouteResponse::One(shape) => content("application/json", answered(shape), "success"),
+            RouteResponse::Page(shape) => content("application/json", page_of(shape), "success"),
         };
         let mut operation = json!({
             "summary": self.summary,
@@ -94,7 +78,7 @@ impl Route {
             "responses": {
                 self.status.to_string(): success,
                 "default": {
-                    "description": "it was not done",
+                    "description": "error",
                     "content": { "application/problem+json": { "schema": reference("Problem") } },
                 },
             },
@@ -106,7 +90,7 @@ impl Route {
         }
         if let Some(more) = self.refused_by_rate() {
             let problem = reference("Problem");
-            let text = format!("{more}; the same again after `Retry-After` seconds");
+            let text = format!("{more}; retry after `Retry-After` seconds");
             let mut limited = content("application/problem+json", problem, &text);
             limited["headers"]["Retry-After"] = json!({ "schema": { "type": "integer" } });
             operation["responses"]["429"] = limited;
@@ -117,19 +101,19 @@ impl Route {
         operation
     }
 
-    /// What is answered 429.
+    /// The description of a 429 response.
     fn refused_by_rate(&self) -> Option<&'static str> {
         Some(match (self.writes, self.who) {
-            (Writes::Messages, _) => "more messages than the sender may send",
+            (Writes::Messages, _) => "message rate limit exceeded",
             (Writes::Nothing, _) => return None,
-            (_, Who::Admin) => "more requests than an administrator may make",
-            (Writes::Conversations, _) => "more conversations than the caller may begin",
-            (Writes::Receipts, _) => "more receipts that change nothing than the caller may give",
-            (Writes::Other, _) => "more changes than the caller may ask for",
+            (_, Who::Admin) => "admin request rate limit exceeded",
+            (Writes::Conversations, _) => "conversation rate limit exceeded",
+            (Writes::Receipts, _) => "rate limit for receipts without effect exceeded",
+            (Writes::Other, _) => "write rate limit exceeded",
         })
     }
 
-    /// The method and the words of the path.
+    /// The operation id: the method and the words of the path.
     fn name(&self) -> String {
         let words = self.path.trim_start_matches("/api/v1").split(['/', '-', '.']);
         let words = words.map(|word| word.trim_matches(['{', '}'])).filter(|word| !word.is_empty());
@@ -153,14 +137,14 @@ impl Route {
         if self.who == Who::Admin {
             all.push(json!({
                 "name": "X-Reason", "in": "header", "schema": { "type": "string", "maxLength": 500 },
-                "description": "Why this is done; kept in the audit log",
+                "description": "Reason for this request, recorded in the audit log",
             }));
         }
         if self.is_keyed {
             all.push(json!({
                 "name": "Idempotency-Key", "in": "header",
                 "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
-                "description": "The same key and body within 24 h: the first answer again",
+                "description": "A request with the same key and body within 24 h (retention.idempotency_keys) gets the first response again",
             }));
         }
         all
@@ -171,37 +155,38 @@ fn reference(shape: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{shape}") })
 }
 
-fn answered(shape: &Shape) -> Value {
+fn answered(shape: &BodySchema) -> Value {
     if shape.name == "Object" { json!({ "type": "object" }) } else { reference(&shape.name) }
 }
 
-fn page_of(shape: &Shape) -> Value {
+fn page_of(shape: &BodySchema) -> Value {
     json!({
         "type": "object",
         "required": ["items", "next"],
         "properties": {
             "items": { "type": "array", "items": reference(&shape.name) },
-            "next": { "type": ["string", "null"], "description": "for `after`; null at the end" },
+            "next": { "type": ["string", "null"], "description": "pass as `after` to get the next page; null on the last page" },
         },
     })
 }
 
-/// The shapes by name, and those that they are made of.
-fn shapes() -> Map<String, Value> {
+fn shapes(routes: &[Route]) -> Map<String, Value> {
     let mut shapes = Map::new();
-    for route in described() {
+    for route in described(routes) {
         let answer = match &route.answer {
-            Answer::Empty => None,
-            Answer::One(shape) | Answer::Page(shape) | Answer::Lines(shape) => Some(shape),
+            RouteResponse::Empty => None,
+            RouteResponse::One(shape)
+            | RouteResponse::Page(shape)
+            | RouteResponse::Lines(shape) => Some(shape),
         };
         route.takes.iter().chain(answer).for_each(|shape| shape.collect(&mut shapes));
     }
-    // What those are made of that are written by hand.
+    // Components of the schemas that are written by hand.
     route::collect::<reply::ProblemBody<'static>>(&mut shapes);
-    route::collect::<personal::ProgressView>(&mut shapes);
-    route::collect::<personal::ErasureView<'static>>(&mut shapes);
+    route::collect::<privacy::ProgressView>(&mut shapes);
+    route::collect::<privacy::ErasureView<'static>>(&mut shapes);
     route::collect::<view::admin::MobileView<'static>>(&mut shapes);
-    shapes.extend(written::shapes());
+    shapes.extend(handwritten::shapes());
     shapes
 }
 
@@ -210,11 +195,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::server::routes;
 
     #[test]
     fn each_route_is_described_once_with_a_summary_and_what_its_parameters_mean() {
         let mut names = BTreeSet::new();
-        for route in described() {
+        for route in described(routes::all()) {
             assert!(names.insert(route.name()), "{} twice", route.name());
             assert!(!route.summary.is_empty(), "{} has no summary", route.path);
             for text in route.query {
@@ -241,7 +227,7 @@ mod tests {
                 _ => {}
             }
         }
-        let description = description();
+        let description = description(routes::all());
         let mut named = BTreeSet::new();
         names(&description, &mut named);
         for name in &named {

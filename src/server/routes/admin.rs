@@ -1,229 +1,213 @@
-//! What administrators may.
+//! Routes of administrators.
 
 use super::PAGE;
 use crate::server::{
     http::{
         admin::{
-            audit, conversations as talk, imports, messages as of_all, mobiles, nodes, numbers,
-            personal, tokens, users,
+            audit, conversations as talk, import, messages as of_all, mobiles, nodes, number_check,
+            privacy, tokens, users,
         },
         dead_letters, stats,
     },
-    route::{Route, Shape, Who::Admin, delete, get, patch, post},
+    route::{BodySchema, Route, Who::Admin, delete, get, patch, post},
     view::{
         DeadLetterView, ExplanationView, MessageStoryView, MessageView, WholeConversationView,
         admin::{
             AuditView, BooksView, ConversationOverviewView, DoubtedView, IssuedView, MobileView,
             RotatedView, TokenView, UserView,
         },
-        personal::Record,
+        privacy::ExportRecord,
         stats::{NodeView, StatsView},
     },
 };
 
-const WATCH: &str = "watch: true, for who looks again and again: each number is recorded once an \
-                     hour, not at each look";
+const WATCH: &str = "watch: true for repeated polling: the audit log records each phone number once an \
+                     hour instead of at each request";
 
-const REGION: &str =
-    "region: By whose rules numbers were read when they were stored; that of the configuration";
+const REGION: &str = "region: Region whose rules applied when the numbers were stored, such as YE; default: \
+     phone.default_region";
 
 pub(super) fn rows() -> Vec<Route> {
     vec![
         get("/api/v1/admin/dead-letters", Admin, dead_letters::list)
-            .summary("What was given up, newest first")
+            .summary("List dead letters, newest first")
             .gives_page::<DeadLetterView<'static>>()
             .query(&[
                 PAGE[0],
                 PAGE[1],
-                "reason: Only with this text in the reason",
-                "kind: Only of this kind",
-                "class: recipient, provider, content or system",
-                "since: Only of this time or later",
-                "recipient: Only to this phone number",
-                "numbers: false, to mask phone numbers; then nobody's are recorded",
+                "reason: Only dead letters whose reason contains this text",
+                "kind: Only dead letters of this kind, such as delivery",
+                "class: Only dead letters of this class: recipient, provider, content or system",
+                "since: Only dead letters at this time or later",
+                "recipient: Only dead letters to this phone number",
+                "numbers: false to mask phone numbers; the audit log then records none",
                 WATCH,
             ]),
         post("/api/v1/admin/dead-letters/requeue", Admin, dead_letters::requeue_many)
-            .summary("Put many back, up to 1,000 a call")
+            .summary("Requeue several dead letters, up to 1,000 per call")
             .takes::<dead_letters::BulkBody>()
-            .gives_written(200, "DeadLettersOutcome"),
+            .gives_handwritten(200, "DeadLettersOutcome"),
         post("/api/v1/admin/dead-letters/delete", Admin, dead_letters::delete_many)
-            .summary("Delete many, up to 1,000 a call")
+            .summary("Delete several dead letters, up to 1,000 per call")
             .takes::<dead_letters::BulkBody>()
-            .gives_written(200, "DeadLettersOutcome"),
+            .gives_handwritten(200, "DeadLettersOutcome"),
         get("/api/v1/admin/dead-letters/{id}", Admin, dead_letters::show)
-            .summary("One of them")
+            .summary("Get a dead letter")
             .gives::<DeadLetterView<'static>>(200),
         post("/api/v1/admin/dead-letters/{id}/requeue", Admin, dead_letters::requeue)
-            .summary("Put one back")
-            .gives_written(200, "DeadLettersChanged"),
+.summary("Requeue a dead letter").gives_handwritten(200, "DeadLettersChanged"),
         delete("/api/v1/admin/dead-letters/{id}", Admin, dead_letters::delete)
-            .summary("Delete one")
-            .gives_written(200, "DeadLettersChanged"),
+.summary("Delete a dead letter").gives_handwritten(200, "DeadLettersChanged"),
         get("/api/v1/admin/stats", Admin, stats::show)
-            .summary("How the installation does")
+            .summary("Get statistics of the installation")
             .gives::<StatsView>(200)
-            .query(&["numbers: true, to name phones as well", WATCH]),
+            .query(&["numbers: true to show phone numbers unmasked", WATCH]),
         get("/api/v1/admin/nodes", Admin, nodes::list)
-            .summary("The processes that live, oldest first")
-            .gives_written(200, "Nodes"),
+.summary("List live processes, oldest first").gives_handwritten(200, "Nodes"),
         post("/api/v1/admin/nodes/{id}/drain", Admin, nodes::drain)
             .summary(
-                "Empty one for maintenance, or let it take connections again; it does \
-so within seconds",
+                "Drain a process for maintenance, or undo it; takes effect within seconds",
             )
             .takes::<nodes::DrainBody>()
             .gives::<NodeView>(202),
         get("/api/v1/admin/users", Admin, users::list)
-            .summary("Business users by name")
+            .summary("List business users by name")
             .gives_page::<UserView<'static>>()
             .query(&PAGE),
         post("/api/v1/admin/users", Admin, users::add)
-            .summary("Make one")
-            .takes::<users::AddBody>()
+.summary("Create a business user").takes::<users::AddUserBody>()
             .gives::<UserView<'static>>(201),
         get("/api/v1/admin/users/{id}", Admin, users::show)
-            .summary("One, by id or name")
+            .summary("Get a business user, by id or name")
             .gives::<UserView<'static>>(200),
         patch("/api/v1/admin/users/{id}", Admin, users::change)
-            .summary("Change one, or shut it out")
+            .summary("Change or disable a business user")
             .takes::<users::ChangeBody>()
             .gives::<UserView<'static>>(200),
         get("/api/v1/admin/mobile-users", Admin, mobiles::list)
-            .summary("Mobile users by number")
+            .summary("List mobile users by phone number")
             .gives_page::<MobileView<'static>>()
-            .query(&[PAGE[0], PAGE[1], "afterPhone: Only those after this number"]),
+            .query(&[PAGE[0], PAGE[1], "afterPhone: Only mobile users after this phone number"]),
         post("/api/v1/admin/mobile-users", Admin, mobiles::add)
-            .summary("Add or verify some")
-            .takes::<mobiles::AddBody>()
-            .gives_written(200, "MobileUsers"),
+.summary("Add or verify mobile users").takes::<mobiles::AddMobilesBody>().gives_handwritten(200, "MobileUsers"),
         get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
-            .summary("One of them")
+            .summary("Get a mobile user")
             .gives::<MobileView<'static>>(200),
-        get("/api/v1/admin/mobile-users/{phone}/export", Admin, personal::export)
+        get("/api/v1/admin/mobile-users/{phone}/export", Admin, privacy::export)
             .summary(
-                "Everything that is stored of a number, a record a line; one that \
-breaks off is not whole",
+                "Export everything stored about a phone number, one record per line; an export that \
+breaks off is incomplete",
             )
-            .gives_lines(Shape::of::<Record<'static>>()),
-        post("/api/v1/admin/mobile-users/{phone}/erase", Admin, personal::erase)
+            .gives_lines(BodySchema::of::<ExportRecord<'static>>()),
+        post("/api/v1/admin/mobile-users/{phone}/erase", Admin, privacy::erase)
             .summary(
-                "Erase everything of a number, for good: how far it is, a line now \
-and then, and at last what is erased, or a problem; it goes on \
-when nobody waits for it",
+                "Erase everything stored about a phone number, permanently; progress lines, then the \
+result or a problem. Continues if the client disconnects",
             )
-            .takes::<personal::EraseBody>()
-            .gives_lines(Shape::written("ErasureLine")),
-        get("/api/v1/admin/number-check", Admin, numbers::check)
+            .takes::<privacy::EraseBody>()
+            .gives_lines(BodySchema::handwritten("ErasureLine")),
+        get("/api/v1/admin/number-check", Admin, number_check::check)
             .summary(
-                "Numbers that are stored and to be looked at: read today they would be \
-others, or none",
+                "List stored phone numbers that today's rules would parse differently or reject",
             )
             .gives_page::<DoubtedView<'static>>()
             .query(&[PAGE[0], PAGE[1], REGION]),
-        post("/api/v1/admin/import/messages", Admin, imports::messages)
+        post("/api/v1/admin/import/messages", Admin, import::messages)
             .summary(
-                "Take over messages of the existing system, up to 500 a call; the same \
-again changes nothing",
+                "Import messages of the legacy system, up to 500 per call; idempotent",
             )
-            .takes_many::<imports::MessagesBody<'static>>()
-            .gives::<imports::ImportedView>(200),
-        post("/api/v1/admin/import/users", Admin, imports::users)
-            .summary("Take over mobile users of the existing system, up to 500 a call")
-            .takes_many::<imports::UsersBody<'static>>()
-            .gives::<imports::ImportedView>(200),
+.takes_many::<import::MessagesBody<'static>>().gives::<import::ImportedView>(200), post("/api/v1/admin/import/users", Admin, import::users).summary("Import mobile users of the legacy system, up to 500 per call; idempotent").takes_many::<import::UsersBody<'static>>().gives::<import::ImportedView>(200),
         get("/api/v1/admin/tokens", Admin, tokens::list)
-            .summary("Tokens, newest first; never themselves")
+            .summary("List access tokens, newest first, without the tokens themselves")
             .gives_page::<TokenView<'static>>()
             .query(&[
                 PAGE[0],
                 PAGE[1],
-                "user: Only of this business user",
-                "mobile: Only of this phone number",
+                "user: Only tokens of this business user, by id or name",
+                "mobile: Only tokens of this phone number",
             ]),
         post("/api/v1/admin/tokens", Admin, tokens::create)
-            .summary("Make one; it is shown this once")
+            .summary("Create an access token; the response is the only place that shows it")
             .takes::<tokens::CreateBody>()
             .gives::<IssuedView>(201),
         post("/api/v1/admin/tokens/{id}/rotate", Admin, tokens::rotate)
-            .summary("Replace one, with an overlap or at once")
+            .summary("Replace an access token, immediately or with an overlap")
             .takes::<tokens::RotateBody>()
             .gives::<RotatedView>(201),
         delete("/api/v1/admin/tokens/{id}", Admin, tokens::revoke)
-            .summary("Revoke one")
+            .summary("Revoke an access token")
             .gives_nothing()
-            .query(&["evenLastAdmin: true, to revoke also the last that may administer"]),
+            .query(&["evenLastAdmin: true to allow revoking the last valid administrator token"]),
         get("/api/v1/admin/messages", Admin, of_all::list)
-            .summary("Anybody's messages, newest first")
+            .summary("List messages of all users, newest first")
             .gives_page::<MessageView<'static>>()
             .query(&[
                 PAGE[0],
                 PAGE[1],
-                "status: Only in this status",
-                "to: Only to this phone number",
-                "from: Only from this business user",
-                "type: Only oneWay or chat",
-                "user: Only what this business user sent or is to get",
-                "since: Only accepted at this time or later",
-                "until: Only accepted before this time",
-                "before: Only older than the message of this id",
+                "status: Only messages with this status: pending, sent, delivered, read or failed",
+                "to: Only messages to this phone number",
+                "from: Only messages from this business user, by id or name",
+                "type: Only messages of this type: oneWay or chat",
+                "user: Only messages from or to this business user, by id or name",
+                "since: Only messages accepted at this time or later",
+                "until: Only messages accepted before this time",
+                "before: Only messages older than the message with this id",
             ]),
         post("/api/v1/admin/messages", Admin, of_all::send)
-            .summary("Send in the name of a business user")
+            .summary("Send a message on behalf of a business user")
             .takes::<of_all::SendAsBody>()
             .gives::<MessageView<'static>>(202)
             .sends()
             .keyed(),
         get("/api/v1/admin/messages/{id}", Admin, of_all::show)
-            .summary("One, with every step of its way")
+            .summary("Get a message with its timeline")
             .gives::<MessageStoryView<'static>>(200),
         delete("/api/v1/admin/messages/{id}", Admin, of_all::delete)
-            .summary("Delete one: nobody is shown it any more; needs the header X-Reason")
+            .summary("Delete a message for all users; requires the header X-Reason")
             .gives_nothing(),
         get("/api/v1/admin/messages/{id}/explain", Admin, of_all::explain)
-            .summary("What became of it, and what to do")
+            .summary("Explain what happened to a message, and what to do next")
             .gives::<ExplanationView>(200),
         get("/api/v1/admin/conversations", Admin, talk::list)
-            .summary("Anybody's conversations, the newest messages first")
+            .summary("List conversations of all users, most recent message first")
             .gives_page::<WholeConversationView<'static>>()
             .query(&[
                 PAGE[0],
                 PAGE[1],
-                "user: Only of this business user",
-                "phone: Only with this phone number",
-                "status: active, archived or closed",
+                "user: Only conversations of this business user, by id or name",
+                "phone: Only conversations with this phone number",
+                "status: Only conversations with this status: active, archived or closed",
             ]),
         get("/api/v1/admin/conversations/{id}", Admin, talk::show)
-            .summary("One, with its counts and last messages")
+            .summary("Get a conversation with message counts and its last messages")
             .gives::<ConversationOverviewView<'static>>(200)
             .paged()
-            .query(&["messages: How many of its last messages, 0 to 1,000; 10 without it"]),
+            .query(&["messages: Number of last messages to include, 0 to 1,000; default 10"]),
         get("/api/v1/admin/conversations/{id}/messages", Admin, talk::history)
-            .summary("What was said, oldest first; `next` is a seq")
-            .gives_written(200, "History")
+.summary("List the messages of a conversation, oldest first; `next` is a seq").gives_handwritten(200, "History")
             .paged()
-            .query(&[PAGE[0], "after: Only those after this seq"]),
+            .query(&[PAGE[0], "after: Only messages after this seq"]),
         post("/api/v1/admin/conversations/{id}/archive", Admin, talk::archive)
-            .summary("Put it away")
+            .summary("Archive")
             .gives::<WholeConversationView<'static>>(200),
         post("/api/v1/admin/conversations/{id}/close", Admin, talk::close)
-            .summary("Close it")
+            .summary("Close")
             .gives::<WholeConversationView<'static>>(200),
         get("/api/v1/admin/audit", Admin, audit::access)
-            .summary("Who looked at whose data, newest first")
+            .summary("List audit log entries, newest first")
             .gives_page::<AuditView<'static>>()
             .query(&[
                 PAGE[0],
                 PAGE[1],
-                "since: Only of this time or later",
-                "phone: Only about this phone number",
-                "actor: Only by this one: a name, an id, a token's id or user@host",
-                "action: Only this, such as message.show, or all of one kind, such as message",
-                "before: Only older than the entry of this id",
+                "since: Only entries at this time or later",
+                "phone: Only entries about this phone number",
+                "actor: Only entries by this actor: a name, an id, a token id or user@host",
+                "action: Only this action, such as message.show, or all actions on one kind, such as message",
+                "before: Only entries older than the entry with this id",
             ]),
         get("/api/v1/admin/books", Admin, audit::books)
-            .summary("Whether every message is accounted for")
+            .summary("Reconcile accepted messages with stored ones")
             .gives::<BooksView<'static>>(200)
-            .query(&["since: From this day on; a day ago without it"]),
+            .query(&["since: From this day on; default: the last 24 hours"]),
     ]
 }

@@ -24,42 +24,42 @@ pub(super) fn rows() -> Vec<Route> {
             .sends()
             .keyed(),
         post("/api/v1/messages/batch", Business(Some(SendMessages)), messages::send_batch)
-            .summary("Send up to 500, each for itself")
+            .summary("Send up to 500 one-way messages; each succeeds or fails on its own")
             .takes_many::<messages::BatchBody<'static>>()
-            .gives_written(200, "BatchResults")
+            .gives_handwritten(200, "BatchResults")
             .sends()
             .keyed(),
         get("/api/v1/messages", Either(None), messages::list)
-            .summary("Own messages, newest first")
+            .summary("List your messages, newest first")
             .gives_page::<MessageView<'static>>()
             .query(&[
                 PAGE[0],
                 PAGE[1],
-                "status: Only in this status",
-                "to: Only to this phone number",
-                "type: Only oneWay or chat",
+                "status: Only messages with this status: pending, sent, delivered, read or failed",
+                "to: Only messages to this phone number",
+                "type: Only messages of this type: oneWay or chat",
             ]),
         get("/api/v1/messages/pending", Mobile, messages::pending)
-            .summary("What is not acknowledged, oldest first")
+            .summary("List unacknowledged messages, oldest first")
             .gives_page::<MessageView<'static>>()
             .query(&PAGE),
         post("/api/v1/messages/acknowledge", Mobile, messages::acknowledge)
-            .summary("Acknowledge many")
+            .summary("Acknowledge several messages")
             .takes::<messages::IdsBody>()
-            .gives_written(200, "Changed")
+            .gives_handwritten(200, "Changed")
             .writes(Receipts),
         get("/api/v1/messages/{id}", Either(None), messages::show)
-            .summary("One message")
+            .summary("Get a message")
             .gives::<MessageView<'static>>(200),
         get("/api/v1/messages/{id}/timeline", Either(None), messages::timeline)
-            .summary("Its story, with a verdict")
+            .summary("Get the timeline of a message, with a verdict")
             .gives::<ExplanationView>(200),
         post("/api/v1/messages/{id}/delivered", Mobile, messages::delivered)
-            .summary("Acknowledge one")
+            .summary("Acknowledge a message")
             .gives::<MessageView<'static>>(200)
             .writes(Receipts),
         post("/api/v1/messages/{id}/read", Mobile, messages::read)
-            .summary("It was opened")
+            .summary("Mark as read")
             .gives::<MessageView<'static>>(200)
             .writes(Receipts),
     ]

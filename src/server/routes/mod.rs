@@ -1,31 +1,29 @@
-//! Every route of the HTTP API, a row each, by who calls it.
+//! Every route of the HTTP API, one row each, grouped by audience.
 
 mod admin;
 mod conversations;
-mod existing;
+mod legacy;
 mod messages;
-mod open;
+mod public;
 
 use std::sync::LazyLock;
 
-use super::route::{Route, Table};
+use super::route::{Route, RouteTable};
 
-/// The parameters of a page.
+/// The query parameters of a paged list.
 const PAGE: [&str; 2] =
-    ["limit: How many, 1 to 200; 50 without it", "after: The cursor `next` of the page before"];
+    ["limit: Page size, 1 to 200; default 50", "after: `next` of the previous page"];
 
-static TABLE: LazyLock<Table> = LazyLock::new(|| {
+static TABLE: LazyLock<RouteTable> = LazyLock::new(|| {
     let groups =
-        [messages::rows(), conversations::rows(), admin::rows(), open::rows(), existing::rows()];
-    Table::new(groups.into_iter().flatten().collect())
+        [messages::rows(), conversations::rows(), admin::rows(), public::rows(), legacy::rows()];
+    RouteTable::new(groups.into_iter().flatten().collect())
 });
 
-/// The table.
-pub fn table() -> &'static Table {
+pub fn table() -> &'static RouteTable {
     &TABLE
 }
 
-/// All of them.
 pub fn all() -> &'static [Route] {
     TABLE.rows()
 }
@@ -38,7 +36,7 @@ mod tests {
     use crate::{
         domain::limits::RateClass,
         server::{
-            hub::services::Service,
+            hub::hubs::service::Service,
             route::{Who, Writes},
         },
     };

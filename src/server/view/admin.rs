@@ -1,4 +1,4 @@
-//! How people, tokens and the audit log look to administrators, over HTTP and from the command.
+//! Resources of the admin API: users, tokens, the audit log, reconciliation.
 
 use std::borrow::Cow;
 
@@ -9,16 +9,16 @@ use time::OffsetDateTime;
 use super::{MessageView, WholeConversationView, messages};
 use crate::{
     app::{
-        books::Audit,
-        numbers::Doubted,
-        supervision::Overview,
-        tokens::{Issued, Rotated},
+        admin::conversations::Overview,
+        admin::numbers::Doubted,
+        admin::reconciliation::Reconciliation,
+        identity::tokens::{Issued, Rotated},
     },
-    domain::{Permission, Phone, phone::Doubt},
+    domain::{Permission, Phone, phone::PhoneIssue},
     store::{
         accounts::{BusinessUser, MobileUser},
-        audit::Recorded,
-        tokens::Listed,
+        audit::AuditRecord,
+        tokens::TokenInfo,
     },
 };
 
@@ -29,11 +29,14 @@ use crate::{
 pub struct UserView<'a> {
     pub(crate) id: uuid::Uuid,
     pub(crate) name: &'a str,
+    /// Phone number in E.164.
     pub(crate) phone: Option<&'a str>,
+    /// `SendMessages`, `Chat`, `Broadcast`, `Admin`.
     pub(crate) permissions: Vec<&'static str>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment::option")]
+    /// When the user was disabled; null if enabled.
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) disabled_at: Option<OffsetDateTime>,
 }
 
@@ -50,29 +53,31 @@ impl<'a> From<&'a BusinessUser> for UserView<'a> {
     }
 }
 
-/// A number that is stored, and why it is to be looked at.
+/// A stored phone number that needs a check, and why.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DoubtedNumber)]
 pub struct DoubtedView<'a> {
+    /// The number as stored.
     pub(crate) phone: &'a str,
-    /// Messages to it.
+    /// Messages to this number.
     pub(crate) messages: i64,
-    /// Whether a mobile user has it.
+    /// Whether the number belongs to a mobile user.
     pub(crate) mobile_user: bool,
-    /// The number that it may have been when it was given.
+    /// The number that was probably meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) may_have_been: Option<&'a str>,
+    /// Why the number needs a check.
     pub(crate) reason: String,
 }
 
 impl<'a> From<&'a Doubted> for DoubtedView<'a> {
     fn from(one: &'a Doubted) -> Self {
         let (other, reason) = match &one.doubt {
-            Doubt::Unreadable(why) => (None, format!("it {why}")),
-            Doubt::ReadAs(other) => (Some(other), "it is not in E.164".to_owned()),
-            Doubt::MayHaveBeen(other) => {
-                let reason = "the prefix of the region was taken off another country's number";
+            PhoneIssue::Unreadable(why) => (None, format!("it {why}")),
+            PhoneIssue::ReadAs(other) => (Some(other), "it is not in E.164 form".to_owned()),
+            PhoneIssue::MayHaveBeen(other) => {
+                let reason = "the national prefix was removed from another country's number";
                 (Some(other), reason.to_owned())
             }
         };
@@ -92,9 +97,11 @@ impl<'a> From<&'a Doubted> for DoubtedView<'a> {
 #[schema(as = MobileUser)]
 pub struct MobileView<'a> {
     pub(crate) id: uuid::Uuid,
+    /// Phone number in E.164.
     pub(crate) phone: &'a str,
+    /// `pending` or `verified`.
     pub(crate) status: &'static str,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
 }
 
@@ -109,24 +116,28 @@ impl<'a> From<&'a MobileUser> for MobileView<'a> {
     }
 }
 
-/// A token, but not the token itself.
+/// An access token, without the token itself.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Token)]
 pub struct TokenView<'a> {
     pub(crate) id: uuid::Uuid,
+    /// Name of the business user; null for a phone.
     pub(crate) user: Option<&'a str>,
+    /// Phone number in E.164; null for a business user.
     pub(crate) mobile: Option<&'a str>,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
-    #[serde(with = "crate::server::moment::option")]
+    /// Null if the token never expires.
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
-    #[serde(with = "crate::server::moment::option")]
+    /// Null if the token was not revoked.
+    #[serde(with = "crate::server::timestamp::option")]
     pub(crate) revoked_at: Option<OffsetDateTime>,
 }
 
-impl<'a> From<&'a Listed> for TokenView<'a> {
-    fn from(token: &'a Listed) -> Self {
+impl<'a> From<&'a TokenInfo> for TokenView<'a> {
+    fn from(token: &'a TokenInfo) -> Self {
         TokenView {
             id: token.id.0,
             user: token.user.as_deref(),
@@ -144,37 +155,48 @@ impl<'a> From<&'a Listed> for TokenView<'a> {
 #[schema(as = AuditEntry)]
 pub struct AuditView<'a> {
     pub(crate) id: uuid::Uuid,
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub(crate) at: OffsetDateTime,
+    /// `user`, `phone` or `command`.
     pub(crate) actor_kind: &'a str,
-    /// A business user's name, or as what else it is known.
+    /// Name of the business user, else the same as `actorId`.
     pub(crate) actor: &'a str,
+    /// A user id, a phone number, or `user@host` for a command.
     pub(crate) actor_id: &'a str,
+    /// Token the actor used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_id: Option<uuid::Uuid>,
+    /// Such as `message.show`.
     pub(crate) action: &'a str,
+    /// Kind of object, such as `message`.
     pub(crate) subject_kind: &'a str,
+    /// Id of the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) subject: Option<&'a str>,
+    /// Phone number the entry is about, if it is exactly one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) phone: Option<&'a str>,
-    /// How many phones it was about.
+    /// Number of phone numbers the entry is about.
     pub(crate) phones: i64,
+    /// Reason the actor gave; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'a str>,
+    /// `X-Request-Id` of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<&'a str>,
-    /// The address that it came from, for what came over the API.
+    /// IP address of the caller, for API requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub(crate) peer: Option<std::net::IpAddr>,
+    /// `done`, `not_found`, `refused` or `failed`.
     pub(crate) outcome: &'a str,
+    /// Filters, counts and changes; no phone numbers, contents or secrets.
     #[schema(value_type = Object)]
     pub(crate) details: Cow<'a, Value>,
 }
 
-impl<'a> From<&'a Recorded> for AuditView<'a> {
-    fn from(entry: &'a Recorded) -> Self {
+impl<'a> From<&'a AuditRecord> for AuditView<'a> {
+    fn from(entry: &'a AuditRecord) -> Self {
         AuditView {
             id: entry.id,
             at: entry.at,
@@ -196,14 +218,16 @@ impl<'a> From<&'a Recorded> for AuditView<'a> {
     }
 }
 
-/// A new token, this once.
+/// A new access token; the only response that shows the token.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = IssuedToken)]
 pub struct IssuedView {
     id: uuid::Uuid,
+    /// The token; shown in this response only.
     token: String,
-    #[serde(with = "crate::server::moment::option")]
+    /// Null if the token never expires.
+    #[serde(with = "crate::server::timestamp::option")]
     expires_at: Option<OffsetDateTime>,
 }
 
@@ -213,16 +237,17 @@ impl From<Issued> for IssuedView {
     }
 }
 
-/// A new token in the place of another.
+/// A new access token that replaces another.
 #[derive(Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RotatedToken)]
 pub struct RotatedView {
     #[serde(flatten)]
     issued: IssuedView,
+    /// Id of the replaced token.
     replaces: uuid::Uuid,
-    /// Until when the other one opens things as well.
-    #[serde(with = "crate::server::moment")]
+    /// When the replaced token stops being valid.
+    #[serde(with = "crate::server::timestamp")]
     old_until: OffsetDateTime,
 }
 
@@ -236,16 +261,17 @@ impl From<Rotated> for RotatedView {
     }
 }
 
-/// A conversation with its counts and its last messages.
+/// A conversation with message counts and its last messages.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ConversationOverview)]
 pub struct ConversationOverviewView<'a> {
     #[serde(flatten, borrow)]
     pub(crate) conversation: WholeConversationView<'a>,
-    /// How many messages are in each status that some are in.
+    /// Number of messages by status; statuses without messages are omitted.
     #[schema(value_type = std::collections::BTreeMap<String, i64>)]
     pub(crate) messages: Map<String, Value>,
+    /// Oldest first.
     #[serde(borrow)]
     pub(crate) last_messages: Vec<MessageView<'a>>,
 }
@@ -261,45 +287,62 @@ impl<'a> From<&'a Overview> for ConversationOverviewView<'a> {
     }
 }
 
-/// One business' and day's part of the books.
+/// Reconciliation totals of a business user and a day.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = BookOfDay)]
 pub(crate) struct DayView<'a> {
+    /// Id of the business user.
     pub(crate) business: uuid::Uuid,
+    /// Name of the business user; empty if it no longer exists.
     pub(crate) name: &'a str,
+    /// UTC date, `YYYY-MM-DD`.
     pub(crate) day: String,
+    /// Messages counted at acceptance.
     pub(crate) accepted: i64,
+    /// Stored messages with this status now.
     pub(crate) pending: i64,
+    /// Stored messages with this status now.
     pub(crate) sent: i64,
+    /// Stored messages with this status now.
     pub(crate) delivered: i64,
+    /// Stored messages with this status now.
     pub(crate) read: i64,
+    /// Stored messages with this status now.
     pub(crate) failed: i64,
+    /// Messages deleted, erased or removed by retention.
     pub(crate) erased: i64,
+    /// `accepted` minus all others; negative if there are more messages than were counted.
     pub(crate) missing: i64,
 }
 
-/// A message that does not add up.
+/// A message whose records contradict each other.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Discrepancy)]
 pub(crate) struct DiscrepancyView<'a> {
+    /// Message id.
     pub(crate) id: uuid::Uuid,
+    /// `overdue`, `failed_without_dead_letter` or `dead_letter_of_no_failure`.
     pub(crate) kind: &'a str,
 }
 
-/// Whether every accepted message is accounted for.
+/// The result of a reconciliation.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Books)]
 pub struct BooksView<'a> {
+    /// Whether `unaccounted` is 0.
     pub(crate) balanced: bool,
+    /// Messages not accounted for.
     pub(crate) unaccounted: u64,
+    /// Per business user and day, newest day first.
     #[serde(borrow)]
     pub(crate) days: Vec<DayView<'a>>,
+    /// Messages whose own records contradict each other.
     #[serde(borrow)]
     pub(crate) discrepancies: Vec<DiscrepancyView<'a>>,
 }
 
-impl<'a> From<&'a Audit> for BooksView<'a> {
-    fn from(audit: &'a Audit) -> Self {
+impl<'a> From<&'a Reconciliation> for BooksView<'a> {
+    fn from(audit: &'a Reconciliation) -> Self {
         let unaccounted = audit.unaccounted();
         let days = audit.days.iter().map(|day| DayView {
             business: day.business.0,

@@ -1,29 +1,29 @@
-//! What became of many things that one call was about.
+//! Results of bulk calls.
 
 use serde::{Deserialize, Serialize};
 
-/// What became of dead letters. One call changes at most 1,000.
+/// The result of a bulk change of dead letters, at most 1,000 per call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ChangedView {
-    /// How many were deleted, where they were to be.
+    /// Number deleted; only for a delete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deleted: Option<u64>,
-    /// Those that could not be changed now.
+    /// Ids that could not be changed now.
     pub(crate) failed: Vec<uuid::Uuid>,
-    /// How many were looked at.
+    /// Number matched.
     pub(crate) matched: u64,
-    /// Whether there may be more.
+    /// Whether more may match.
     pub(crate) more: bool,
-    /// As `after` of the next call.
+    /// Pass as `after` in the next call.
     pub(crate) next: Option<String>,
-    /// How many were put back, where they were to be.
+    /// Number requeued; only for a requeue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) requeued: Option<u64>,
-    /// Those that another call had changed, or whose message moved on.
+    /// Ids that another call changed, or whose message moved on.
     pub(crate) skipped: Vec<uuid::Uuid>,
 }
 
-/// How many dead letters a call would change.
+/// The number of dead letters that a call would change.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MatchedView {

@@ -1,56 +1,59 @@
-//! How the installation does, as `GET /admin/stats` and `esh3ar top -o json` tell it. Whole, so that it
-//! can be read back by whoever watches from elsewhere.
+//! Statistics of the installation, for `GET /admin/stats` and `esh3ar top -o json`; complete, so that they
+//! can be read back by a remote `top`.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
     app::{
-        drain,
-        stats::{Counted, Lane, Node, Slow, Snapshot},
+        admin::stats::{Counted, LaneStats, Node, SlowRecipient, StatsSnapshot},
+        process::drain,
     },
     domain::{
         Party,
-        depth::Level,
-        figures::{Counts, Figures, Latencies, Part, SAMPLE_SECONDS, SAMPLES},
+        backpressure::BackpressureLevel,
+        process_stats::{
+            DependencyHealth, LatencyHistogram, MessageCounts, ProcessStats, SAMPLE_SECONDS,
+            SAMPLES,
+        },
     },
 };
 
-/// How the installation does at a moment.
+/// Statistics of the installation.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Stats)]
 pub struct StatsView {
-    /// When.
-    #[serde(with = "crate::server::moment")]
+    /// When the statistics were taken.
+    #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
-    /// High first.
+    /// Highest priority first.
     pub lanes: Vec<LaneView>,
     /// Messages not acknowledged yet.
     pub waiting: CountedView,
-    /// Those of them that are on their way to a device, or due.
+    /// Deliveries in flight or due.
     pub in_hand: CountedView,
-    /// What is still taken on: the strictest of the gateways.
+    /// Strictest level of all gateways: `open`, `broadcasts_paused`, `bulk_refused` or `high_only`.
     pub backpressure: String,
-    /// Connections of the hub.
+    /// Open hub connections.
     pub connections: u64,
-    /// Since each process started.
+    /// Totals since each process started.
     pub since_start: TotalsView,
-    /// In the last two minutes, or since the processes started if that is shorter.
+    /// Totals of the last two minutes, or since start if that is shorter.
     pub recent: TotalsView,
-    /// The same, sample by sample.
+    /// `recent`, by sample.
     pub series: SeriesView,
-    /// The processes that live, oldest first.
+    /// Live processes, oldest first.
     pub nodes: Vec<NodeView>,
     /// The database itself.
     pub database: DatabaseView,
-    /// What was given up.
+    /// Dead letters.
     pub dead_letters: DeadView,
-    /// Recipients that are slow to acknowledge, the worst first.
+    /// Recipients that are slow to acknowledge, slowest first.
     pub slowest: Vec<SlowView>,
 }
 
-/// A lane.
+/// A lane: a priority queue.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Lane)]
@@ -60,14 +63,14 @@ pub struct LaneView {
     /// Messages not acknowledged yet.
     pub waiting: u64,
     /// When the oldest of them was accepted.
-    #[serde(with = "crate::server::moment::option")]
+    #[serde(with = "crate::server::timestamp::option")]
     pub oldest_waiting_at: Option<OffsetDateTime>,
-    /// Those on their way to a device, or due.
+    /// Deliveries in flight or due.
     pub in_hand: u64,
-    /// When the oldest of those was accepted.
-    #[serde(with = "crate::server::moment::option")]
+    /// When the oldest of their messages was accepted.
+    #[serde(with = "crate::server::timestamp::option")]
     pub oldest_in_hand_at: Option<OffsetDateTime>,
-    /// Wake-ups waiting in the processes.
+    /// Wake-ups queued in the processes.
     pub wake_ups: u64,
 }
 
@@ -76,26 +79,26 @@ pub struct LaneView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Counted)]
 pub struct CountedView {
-    /// How many.
+    /// Exact below 20,000.
     pub count: u64,
-    /// Whether there may be more.
+    /// Whether counting stopped at the limit.
     pub at_least: bool,
 }
 
-/// What was counted in a time.
+/// Totals of a period.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Totals)]
 pub struct TotalsView {
-    /// Messages.
+    /// Messages accepted.
     pub accepted: u64,
-    /// Messages.
+    /// Messages delivered.
     pub delivered: u64,
-    /// Messages.
+    /// Messages failed.
     pub failed: u64,
-    /// Deliveries tried again.
+    /// Deliveries retried.
     pub retries: u64,
-    /// From acceptance to acknowledgement, in milliseconds; null if nothing was delivered.
+    /// Time from acceptance to acknowledgement, in milliseconds; null if nothing was delivered.
     pub delivery_ms: Option<PercentilesView>,
 }
 
@@ -103,17 +106,14 @@ pub struct TotalsView {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Percentiles)]
 pub struct PercentilesView {
-    /// Half of them are no longer.
+    /// Median.
     pub p50: u64,
-    /// 90 in 100.
     pub p90: u64,
-    /// 95 in 100.
     pub p95: u64,
-    /// 99 in 100.
     pub p99: u64,
-    /// 999 in 1,000.
+    /// 99.9th percentile.
     pub p999: u64,
-    /// All.
+    /// Maximum.
     pub max: u64,
 }
 
@@ -121,13 +121,13 @@ pub struct PercentilesView {
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Series)]
 pub struct SeriesView {
-    /// How long each sample is.
+    /// Length of a sample, in seconds.
     pub seconds: u64,
-    /// Messages accepted in each.
+    /// Messages accepted, per sample.
     pub accepted: Vec<u64>,
-    /// Messages delivered in each.
+    /// Messages delivered, per sample.
     pub delivered: Vec<u64>,
-    /// Messages that failed in each.
+    /// Messages failed, per sample.
     pub failed: Vec<u64>,
 }
 
@@ -136,38 +136,38 @@ pub struct SeriesView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Node)]
 pub struct NodeView {
-    /// Sixteen hexadecimal digits.
+    /// Sixteen hexadecimal digits; new at each start.
     pub id: String,
     /// `serve`, `gateway` or `worker`.
     pub role: String,
-    /// The machine.
+    /// Host name.
     pub host: String,
-    /// The process on it.
+    /// Process id.
     pub pid: i32,
-    /// Of esh3ar.
+    /// Version of esh3ar.
     pub version: String,
-    /// Where other gateways reach it.
+    /// Address at which other gateways reach it.
     pub address: Option<String>,
-    /// Whether it is being emptied.
+    /// Whether the process is draining.
     pub draining: bool,
-    /// What it was asked to be and has not taken up yet: true, to be emptied; false, to take connections again.
+    /// Requested and not yet applied: true to drain, false to accept connections again; else null.
     pub drain_asked: Option<bool>,
     /// When it started.
-    #[serde(with = "crate::server::moment")]
+    #[serde(with = "crate::server::timestamp")]
     pub started_at: OffsetDateTime,
-    /// Connections of the hub.
+    /// Open hub connections.
     pub connections: u64,
-    /// The broker's queues it leads.
+    /// Partitions assigned to this process.
     pub queues: Vec<i16>,
-    /// What it holds in memory.
+    /// Resident memory, in bytes.
     pub memory_bytes: Option<u64>,
-    /// Since it started.
+    /// Totals since start.
     pub since_start: TotalsView,
-    /// In the last two minutes.
+    /// Totals of the last two minutes.
     pub recent: TotalsView,
-    /// Messages a second, over the last ten seconds.
+    /// Messages per second, averaged over ten seconds.
     pub per_second: RatesView,
-    /// What it works with, as it sees it.
+    /// Dependencies, as seen by this process.
     pub parts: Vec<PartView>,
 }
 
@@ -175,31 +175,27 @@ pub struct NodeView {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Rates)]
 pub struct RatesView {
-    /// Accepted.
     pub accepted: f64,
-    /// Delivered.
     pub delivered: f64,
-    /// Failed.
     pub failed: f64,
 }
 
-/// A part that a process works with.
+/// A dependency of a process.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Part)]
+#[schema(as = DependencyHealth)]
 pub struct PartView {
     /// `database`, `disk`, `realtime`, `rabbitmq`, `redis` or `mail`.
     pub name: String,
-    /// Whether it answers.
+    /// Whether the dependency answers.
     pub up: bool,
-    /// How long it took.
+    /// Response time, in milliseconds.
     pub latency_ms: Option<f64>,
-    /// Its version, where it tells.
+    /// Version, if known.
     pub version: Option<String>,
-    /// What is wrong with it.
+    /// What is wrong.
     pub fault: Option<String>,
-    /// How it was at the last looks, one every 30 s, oldest first: how many milliseconds it took, -1 when it
-    /// did not answer.
+    /// Results of the last checks, one every 30 s, oldest first: response time in milliseconds, or -1 for no answer.
     #[serde(default)]
     pub past: Vec<i32>,
 }
@@ -209,15 +205,15 @@ pub struct PartView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DatabaseFacts)]
 pub struct DatabaseView {
-    /// Of Postgres.
+    /// Version of Postgres.
     pub version: String,
-    /// How long it took to answer.
+    /// Response time, in milliseconds.
     pub latency_ms: f64,
-    /// What it takes on the disk.
+    /// Size on disk, in bytes.
     pub size_bytes: u64,
-    /// Connections to it.
+    /// Open connections, of all programs.
     pub connections: u64,
-    /// The most it takes.
+    /// `max_connections` of Postgres.
     pub max_connections: u64,
 }
 
@@ -226,11 +222,11 @@ pub struct DatabaseView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetterCounts)]
 pub struct DeadView {
-    /// How many.
+    /// Exact below 20,000.
     pub count: u64,
-    /// Whether there may be more.
+    /// Whether counting stopped at the limit.
     pub at_least: bool,
-    /// By class; classes without any are not there.
+    /// By class; classes without dead letters are omitted.
     pub by_class: Vec<DeadOfClassView>,
 }
 
@@ -241,10 +237,9 @@ pub struct DeadView {
 pub struct DeadOfClassView {
     /// `recipient`, `provider`, `content` or `system`.
     pub class: String,
-    /// How many.
     pub count: u64,
-    /// When the newest was given up.
-    #[serde(with = "crate::server::moment")]
+    /// When the newest of them failed.
+    #[serde(with = "crate::server::timestamp")]
     pub newest_at: OffsetDateTime,
 }
 
@@ -253,38 +248,40 @@ pub struct DeadOfClassView {
 #[serde(rename_all = "camelCase")]
 #[schema(as = SlowRecipient)]
 pub struct SlowView {
-    /// Its phone number, masked unless asked for, or the business user's name.
+    /// Phone number, masked unless requested otherwise, or name of the business user.
     pub recipient: String,
-    /// Messages in hand for it.
+    /// Deliveries in flight or due.
     pub in_hand: u64,
-    /// The oldest of them.
+    /// Oldest unacknowledged message.
     pub oldest_message_id: uuid::Uuid,
-    /// When that was accepted.
-    #[serde(with = "crate::server::moment")]
+    /// When that message was accepted.
+    #[serde(with = "crate::server::timestamp")]
     pub oldest_at: OffsetDateTime,
-    /// The most retries that one of them has had.
+    /// Highest retry count.
     pub retries: u16,
-    /// Whether it is believed to be connected; null for business users.
+    /// Whether the phone is connected; null for business users.
     pub connected: Option<bool>,
 }
 
-/// Samples that a rate is the mean of: ten seconds.
+/// Samples averaged for a rate: ten seconds.
 const RATE_SAMPLES: usize = 5;
 
 impl StatsView {
-    /// With `numbers` phone numbers are whole, else masked.
-    pub fn new(snapshot: &Snapshot, numbers: bool) -> StatsView {
-        let series = |of: fn(&Counts) -> u64| snapshot.all.recent.iter().map(of).collect();
+    /// With `numbers`, phone numbers are not masked.
+    pub fn new(snapshot: &StatsSnapshot, numbers: bool) -> StatsView {
+        let series = |of: fn(&MessageCounts) -> u64| snapshot.all.recent.iter().map(of).collect();
         let levels = snapshot.nodes.iter().filter_map(|node| node.figures.backpressure.as_deref());
         let strictest = levels
-            .filter_map(|name| Level::ALL.into_iter().find(|level| level.name() == name))
+            .filter_map(|name| {
+                BackpressureLevel::ALL.into_iter().find(|level| level.name() == name)
+            })
             .max()
             .unwrap_or_default();
         StatsView {
             at: snapshot.at,
             lanes: snapshot.lanes.iter().map(LaneView::from).collect(),
             waiting: snapshot.waiting.into(),
-            in_hand: snapshot.in_hand.into(),
+            in_hand: snapshot.in_flight.into(),
             backpressure: strictest.name().to_owned(),
             connections: snapshot.all.connections,
             since_start: TotalsView::new(snapshot.all.total, &snapshot.all.latencies),
@@ -321,14 +318,14 @@ impl StatsView {
     }
 }
 
-impl From<&Lane> for LaneView {
-    fn from(lane: &Lane) -> Self {
+impl From<&LaneStats> for LaneView {
+    fn from(lane: &LaneStats) -> Self {
         LaneView {
             lane: lane.lane.name().to_owned(),
             waiting: lane.waiting,
             oldest_waiting_at: lane.oldest_waiting_at,
-            in_hand: lane.in_hand,
-            oldest_in_hand_at: lane.oldest_in_hand_at,
+            in_hand: lane.in_flight,
+            oldest_in_hand_at: lane.oldest_in_flight_at,
             wake_ups: lane.wake_ups,
         }
     }
@@ -341,7 +338,7 @@ impl From<Counted> for CountedView {
 }
 
 impl TotalsView {
-    fn new(counts: Counts, latencies: &Latencies) -> TotalsView {
+    fn new(counts: MessageCounts, latencies: &LatencyHistogram) -> TotalsView {
         TotalsView {
             accepted: counts.accepted,
             delivered: counts.delivered,
@@ -351,13 +348,13 @@ impl TotalsView {
         }
     }
 
-    fn recent(figures: &Figures) -> TotalsView {
+    fn recent(figures: &ProcessStats) -> TotalsView {
         TotalsView::new(figures.lately(SAMPLES), &figures.recent_latencies)
     }
 }
 
 impl PercentilesView {
-    fn of(latencies: &Latencies) -> Option<PercentilesView> {
+    fn of(latencies: &LatencyHistogram) -> Option<PercentilesView> {
         Some(PercentilesView {
             p50: latencies.percentile(0.5)?,
             p90: latencies.percentile(0.9)?,
@@ -400,8 +397,8 @@ impl From<&Node> for NodeView {
     }
 }
 
-impl From<&Part> for PartView {
-    fn from(part: &Part) -> Self {
+impl From<&DependencyHealth> for PartView {
+    fn from(part: &DependencyHealth) -> Self {
         PartView {
             name: part.name.clone(),
             up: part.up,
@@ -414,7 +411,7 @@ impl From<&Part> for PartView {
 }
 
 impl SlowView {
-    fn new(slow: &Slow, numbers: bool) -> SlowView {
+    fn new(slow: &SlowRecipient, numbers: bool) -> SlowView {
         SlowView {
             recipient: match &slow.recipient {
                 Party::Mobile(phone) if numbers => phone.as_str().to_owned(),
@@ -422,7 +419,7 @@ impl SlowView {
                 Party::Business(id) if slow.name.is_empty() => id.to_string(),
                 Party::Business(_) => slow.name.clone(),
             },
-            in_hand: slow.in_hand,
+            in_hand: slow.in_flight,
             oldest_message_id: slow.oldest.0,
             oldest_at: slow.oldest_at,
             retries: slow.retries,

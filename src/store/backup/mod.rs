@@ -1,7 +1,7 @@
-//! The database as a whole: one moment of it written out, and another one put in its place.
+//! Backup and restore of the whole database.
 //!
-//! The rows go through `pg_dump` and `pg_restore`. This module gives them the moment, knows what has to
-//! come out again, and makes, swaps and drops databases.
+//! `pg_dump` and `pg_restore` move the rows. This module exports the snapshot, counts what a restore must
+//! reproduce, and creates, swaps and drops databases.
 
 mod programs;
 
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use time::{Date, Month};
 
 use super::{
-    Client, Error, Statement, Statements, Store, books, pool::Target, statement::statements,
+    Client, Error, Statement, Statements, Store, pool::Target, reconciliation,
+    statement::statements,
 };
 
 pub use programs::{ProgramError, Programs};
@@ -38,7 +39,7 @@ statements! {
           AND coalesce(backend_type, 'client backend') = 'client backend'
         ORDER BY backend_start";
     END: once = "SELECT pg_terminate_backend(pid) FROM unnest($1::int4[]) pid";
-    // Somebody's own database may begin alike: ours goes on with a process or a time.
+    // Another database may have the same prefix: ours continue with a process id or a time.
     LEFT_BEHIND: once = "
         SELECT datname::text AS name FROM pg_database d WHERE starts_with(datname::text, $1)
         AND substr(datname::text, length($1) + 1) ~ '^[0-9_]+$'
@@ -58,71 +59,57 @@ pub(super) fn built() -> Vec<Statement> {
     vec![count_of("messages")]
 }
 
-/// What a backup holds, by which a restored one is judged.
+/// Row counts of a backup, to verify a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Contents {
-    /// Rows by table.
+pub struct DatabaseContents {
     pub tables: BTreeMap<String, i64>,
-    /// Messages that the books could not account for.
+    /// Messages that the reconciliation could not account for.
     pub unaccounted: u64,
 }
 
-/// One moment of the database, for as long as this lives.
-pub struct Snapshot {
+/// An exported snapshot; valid while this value lives.
+pub struct ExportedSnapshot {
     _client: Client,
-    /// What Postgres calls it.
+    /// Snapshot id.
     pub id: String,
-    /// What there was.
-    pub contents: Contents,
+    pub contents: DatabaseContents,
     /// The newest migration that was applied; 0 for none.
     pub schema: i32,
 }
 
-/// Reading everything takes its time, and reads no index.
-const WHOLE: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
+/// A full scan needs sequential scans and no timeout.
+const FULL_SCAN_SETTINGS: &str = "SET enable_seqscan = on; SET enable_bitmapscan = on; SET enable_hashjoin = on; \
      SET enable_mergejoin = on; SET statement_timeout = 0; SET lock_timeout = 0; \
      SET idle_in_transaction_session_timeout = 0";
 
-/// Holds on to this moment.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn snapshot(store: &Store) -> Result<Snapshot, Error> {
+/// Exports a snapshot.
+pub async fn snapshot(store: &Store) -> Result<ExportedSnapshot, Error> {
     let mut client = store.client().await?.alone();
-    client.unhurried();
-    client.batch_execute(WHOLE).await?;
+    client.without_timeout();
+    client.batch_execute(FULL_SCAN_SETTINGS).await?;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let id = client.query_one(&EXPORT_SNAPSHOT, &[]).await?.try_get("id")?;
     let schema = schema(&client).await?;
     let contents = contents_in(&client).await?;
-    Ok(Snapshot { _client: client, id, contents, schema })
+    Ok(ExportedSnapshot { _client: client, id, contents, schema })
 }
 
-/// What a database holds now.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn contents(store: &Store) -> Result<Contents, Error> {
+/// Counts the rows of a database.
+pub async fn contents(store: &Store) -> Result<DatabaseContents, Error> {
     let mut client = store.client().await?.alone();
-    client.unhurried();
-    client.batch_execute(WHOLE).await?;
+    client.without_timeout();
+    client.batch_execute(FULL_SCAN_SETTINGS).await?;
     contents_in(&client).await
 }
 
-/// How many bytes the database takes.
-///
-/// # Errors
-/// Any failure of the database.
+/// Size of the database, in bytes.
 pub async fn size(store: &Store) -> Result<u64, Error> {
     let bytes: i64 = store.client().await?.query_one(&SIZE, &[]).await?.try_get("bytes")?;
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
-/// Whether the way to the database is encrypted. Then the server's certificate was verified: [`Store`] has
-/// no other encryption.
-///
-/// # Errors
-/// Any failure of the database.
+/// Whether the connection is encrypted. If so, the server's certificate was verified: [`Store`] has no other
+/// encryption.
 pub async fn is_encrypted(store: &Store) -> Result<bool, Error> {
     Ok(store.client().await?.query_one(&IS_ENCRYPTED, &[]).await?.try_get("encrypted")?)
 }
@@ -138,90 +125,82 @@ async fn schema(client: &impl Statements) -> Result<i32, Error> {
     Ok(client.query_one(&SCHEMA, &[]).await?.try_get("version")?)
 }
 
-async fn contents_in(client: &impl Statements) -> Result<Contents, Error> {
+async fn contents_in(client: &impl Statements) -> Result<DatabaseContents, Error> {
     let mut tables = BTreeMap::new();
     for row in client.query(&TABLES, &[]).await? {
         let (name, quoted): (String, String) = (row.try_get("name")?, row.try_get("quoted")?);
         tables.insert(name, client.query_one(&count_of(&quoted), &[]).await?.try_get("count")?);
     }
     let mut unaccounted = 0;
-    // An older schema has no books.
+    // Older schemas have no `ledger_days`.
     if tables.contains_key("ledger_days") {
         let beginning = Date::from_calendar_date(1970, Month::January, 1);
         let beginning = beginning.map_err(|error| Error::Other(error.to_string()))?;
-        let days = books::days_in(client, beginning).await?;
+        let days = reconciliation::days_in(client, beginning).await?;
         unaccounted = days.iter().map(|day| day.missing().unsigned_abs()).sum();
     }
-    Ok(Contents { tables, unaccounted })
+    Ok(DatabaseContents { tables, unaccounted })
 }
 
-/// Whether there is anything in a database that somebody would miss.
-pub fn is_empty(contents: &Contents) -> bool {
+/// Whether a database contains no data worth keeping.
+pub fn is_empty(contents: &DatabaseContents) -> bool {
     ["business_users", "mobile_users", "messages", "conversations"]
         .iter()
         .all(|table| contents.tables.get(*table).copied().unwrap_or_default() == 0)
 }
 
-/// Who works on a database: processes that gave a sign of life within the last ten seconds, as host and
-/// number.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn working(client: &Client) -> Result<Vec<String>, Error> {
+/// Processes with a heartbeat in the last ten seconds, as host and pid.
+pub async fn live_processes(client: &Client) -> Result<Vec<String>, Error> {
     if !exists(client, "nodes").await? {
         return Ok(Vec::new());
     }
-    let silent = super::nodes::SILENT_FOR.as_secs_f64();
+    let silent = super::nodes::HEARTBEAT_TIMEOUT.as_secs_f64();
     let rows = client.query(&WORKING, &[&silent]).await?;
     rows.iter().map(|row| Ok(row.try_get("process")?)).collect()
 }
 
-/// Nothing of before is at work any more: no process, no lease, no connection.
-const AT_REST: &str = "
+/// Clears leases, processes and presence.
+const CLEAR_RUNTIME_STATE: &str = "
     DELETE FROM nodes;
     UPDATE runs SET stopped_at = alive_at WHERE stopped_at IS NULL;
     UPDATE jobs SET leased = false, run_at = now() WHERE leased;
     UPDATE recipients SET disconnected_at = now(), disconnect_reason = 'restored from a backup'
     WHERE disconnected_at IS NULL";
 
-/// Takes away what a restored database says of processes and connections that are gone.
-///
-/// # Errors
-/// Any failure of the database.
-pub async fn put_to_rest(client: &Client) -> Result<(), Error> {
-    client.batch_execute(&format!("BEGIN; {AT_REST}; COMMIT")).await?;
+/// Clears the state of processes and connections from a restored database.
+pub async fn clear_runtime_state(client: &Client) -> Result<(), Error> {
+    client.batch_execute(&format!("BEGIN; {CLEAR_RUNTIME_STATE}; COMMIT")).await?;
     Ok(())
 }
 
-/// Somebody who is connected to a database.
+/// A session on a database.
 #[derive(Clone, Debug)]
-pub struct Guest {
-    /// Its backend.
+pub struct DatabaseSession {
     pub pid: i32,
-    /// What it calls itself; may be empty.
+    /// `application_name`; may be empty.
     pub name: String,
-    /// As whom it came.
+    /// User name.
     pub user: String,
-    /// From where; `None` for this machine.
+    /// Client address; `None` for this machine.
     pub from: Option<String>,
 }
 
-/// Nobody else restores on the server for as long as this lives.
-pub struct Alone {
+/// Excludes other restores on the server while this value lives.
+pub struct RestoreLock {
     _client: Client,
 }
 
 /// The advisory lock's key: "esh3ar" in ASCII, and one more letter.
-const RESTORING: i64 = 0x0065_7368_3361_7273;
+const RESTORE_LOCK_ID: i64 = 0x0065_7368_3361_7273;
 
-/// Databases that a restore fills begin with this, and go on with the time.
-const NEW: &str = "esh3ar_new_";
+/// Prefix of databases that a restore fills; a time follows.
+const NEW_DATABASE_PREFIX: &str = "esh3ar_new_";
 
-/// The server's other databases, seen from one that is nobody's.
+/// The databases of the server, through a connection to a maintenance database.
 pub struct Databases {
     store: Store,
     own: String,
-    /// What our own connections are called by.
+    /// `application_name` of our own connections.
     name: String,
 }
 
@@ -229,11 +208,11 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Names of scratch databases begin with this.
-const SCRATCH: &str = "esh3ar_verify_";
+/// Prefix of scratch databases.
+const SCRATCH_PREFIX: &str = "esh3ar_verify_";
 
 impl Databases {
-    /// Those beside the target's.
+    /// Connects to the server of `target`.
     ///
     /// # Errors
     /// Only when no pool can be built.
@@ -250,30 +229,24 @@ impl Databases {
         &self.own
     }
 
-    /// A name for the database that a restore fills, at a time.
+    /// The name of the database that a restore fills, at a time.
     pub fn new_name(stamp: &str) -> String {
-        format!("{NEW}{stamp}")
+        format!("{NEW_DATABASE_PREFIX}{stamp}")
     }
 
-    /// Keeps every other restore away; `None` while there is one.
-    ///
-    /// # Errors
-    /// Any failure of the database.
-    pub async fn alone(&self) -> Result<Option<Alone>, Error> {
+    /// Acquires the restore lock; `None` while another restore holds it.
+    pub async fn alone(&self) -> Result<Option<RestoreLock>, Error> {
         let client = self.store.client().await?.alone();
-        let row = client.query_one(&BE_ALONE, &[&RESTORING]).await?;
-        Ok(row.try_get::<_, bool>("locked")?.then_some(Alone { _client: client }))
+        let row = client.query_one(&BE_ALONE, &[&RESTORE_LOCK_ID]).await?;
+        Ok(row.try_get::<_, bool>("locked")?.then_some(RestoreLock { _client: client }))
     }
 
-    /// Who else is connected to the target's database.
-    ///
-    /// # Errors
-    /// Any failure of the database.
-    pub async fn guests(&self) -> Result<Vec<Guest>, Error> {
+    /// Other sessions on the target's database.
+    pub async fn guests(&self) -> Result<Vec<DatabaseSession>, Error> {
         let rows = self.store.client().await?.query(&GUESTS, &[&self.own, &self.name]).await?;
         rows.iter()
             .map(|row| {
-                Ok(Guest {
+                Ok(DatabaseSession {
                     pid: row.try_get("pid")?,
                     name: row.try_get("name")?,
                     user: row.try_get("account")?,
@@ -283,7 +256,7 @@ impl Databases {
             .collect()
     }
 
-    /// Ends connections.
+    /// Terminates sessions.
     ///
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
@@ -292,12 +265,9 @@ impl Databases {
         Ok(())
     }
 
-    /// What restores that were broken off have left: nobody is connected to it.
-    ///
-    /// # Errors
-    /// Any failure of the database.
+    /// Databases that aborted restores left behind and nobody is connected to.
     pub async fn left_by_restores(&self) -> Result<Vec<String>, Error> {
-        self.left(NEW).await
+        self.left(NEW_DATABASE_PREFIX).await
     }
 
     async fn left(&self, prefix: &str) -> Result<Vec<String>, Error> {
@@ -305,25 +275,25 @@ impl Databases {
         rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
     }
 
-    /// A name for a database that only lives for a check.
+    /// The name of a database for one check.
     pub fn scratch_name() -> String {
-        format!("{SCRATCH}{}", std::process::id())
+        format!("{SCRATCH_PREFIX}{}", std::process::id())
     }
 
     async fn run(&self, sql: &str) -> Result<(), Error> {
         let mut client = self.store.client().await?;
-        client.unhurried();
+        client.without_timeout();
         client.batch_execute("SET statement_timeout = 0").await?;
         client.batch_execute(sql).await
     }
 
-    /// Makes an empty one, and drops what earlier checks that were cut off have left.
+    /// Creates an empty database, and drops what aborted checks left behind.
     ///
     /// # Errors
     /// Any failure of the database; such as that it may not be done.
     pub async fn create(&self, name: &str) -> Result<(), Error> {
-        for old in self.left(SCRATCH).await? {
-            // Another check may just have begun with it; then it stays.
+        for old in self.left(SCRATCH_PREFIX).await? {
+            // Another check may be using it; then it stays.
             let _ = self.run(&format!("DROP DATABASE IF EXISTS {}", quoted(&old))).await;
         }
         let name = quoted(name);
@@ -333,25 +303,20 @@ impl Databases {
         Ok(())
     }
 
-    /// Drops one.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn drop(&self, name: &str) -> Result<(), Error> {
         self.run(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await
     }
 
-    /// Puts a database in the place of the target's, which is kept under another name. Nobody may be
-    /// connected to either.
+    /// Replaces the target's database; the old one is kept under another name. Neither may have sessions.
     ///
     /// # Errors
-    /// Any failure of the database; then everything is called as it was, unless the answer to the commit
-    /// was lost: [`Databases::is_there`] tells.
+    /// Any failure of the database; all names are then unchanged, unless the connection was lost during
+    /// commit: see [`Databases::is_there`].
     pub async fn swap(&self, new: &str, kept: &str) -> Result<(), Error> {
         let (own, new, kept) = (quoted(&self.own), quoted(new), quoted(kept));
         let mut client = self.store.client().await?;
-        client.unhurried();
-        // Both or neither: between the two there would be no database of the own name, whoever dies then.
+        client.without_timeout();
+        // In one transaction, so that a crash never leaves no database of that name.
         let transaction = client.transaction().await?;
         transaction
             .batch_execute(&format!(
@@ -363,15 +328,11 @@ impl Databases {
     }
 
     /// Whether there is a database of this name.
-    ///
-    /// # Errors
-    /// Any failure of the database.
     pub async fn is_there(&self, name: &str) -> Result<bool, Error> {
         let client = self.store.client().await?;
         Ok(client.query_opt(&IS_DATABASE, &[&name]).await?.is_some())
     }
 
-    /// Closes the connections.
     pub fn close(&self) {
         self.store.close();
     }

@@ -11,39 +11,33 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::store::{embedded, pool::Target};
 
-/// Why the rows did not go through.
+/// Why a program failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// They are not installed.
     #[error("pg_dump and pg_restore of Postgres {0} or newer were not found")]
     NotFound(u32),
-    /// One cannot be run, or fed.
+    /// A program cannot be run, or failed.
     #[error("{program}: {why}")]
-    Broken {
-        /// Which.
-        program: &'static str,
-        /// Why.
-        why: String,
-    },
+    Broken { program: &'static str, why: String },
 }
 
-/// The programs, and the way to the server.
+/// The programs and the connection parameters.
 #[derive(Clone, Debug)]
 pub struct Programs {
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
 }
 
-/// Lines of an error that are kept.
-const MOST_LINES: usize = 5;
+const MAX_ERROR_LINES: usize = 5;
 
 fn broken(program: &'static str, error: &dyn std::fmt::Display) -> ProgramError {
     ProgramError::Broken { program, why: error.to_string() }
 }
 
 impl Programs {
-    /// Finds those for a server of this version (such as `15.18`). They come to it as the store does:
-    /// `encrypted` says whether it had a way that is.
+    /// Finds the programs for a server version such as `15.18`. They connect as the store does; `encrypted`
+    /// says whether it uses TLS.
     ///
     /// # Errors
     /// [`ProgramError::NotFound`].
@@ -67,7 +61,7 @@ impl Programs {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LANG", "C.UTF-8")
-            // Not among the arguments: everybody on the machine can read those.
+            // As environment variables: arguments are visible to every user of the machine.
             .envs(self.environment.iter().map(|(name, value)| (*name, value)))
             .env("PGDATABASE", database)
             .current_dir("/")
@@ -75,10 +69,10 @@ impl Programs {
         command
     }
 
-    /// Writes a database, as it was at a moment, into `out`.
+    /// Dumps a database at a snapshot into `out`.
     ///
     /// # Errors
-    /// It cannot be read or written whole.
+    /// The dump is incomplete.
     pub fn dump(
         &self,
         database: &str,
@@ -101,10 +95,10 @@ impl Programs {
         copied.map_err(|error| broken(NAME, &error))
     }
 
-    /// Fills an empty database with what [`Programs::dump`] wrote.
+    /// Restores a dump of [`Programs::dump`] into an empty database.
     ///
     /// # Errors
-    /// It cannot be read or stored whole.
+    /// The restore is incomplete.
     pub fn restore(&self, database: &str, rows: &mut impl Read) -> Result<(), ProgramError> {
         const NAME: &str = "pg_restore";
         let mut child = self
@@ -118,26 +112,26 @@ impl Programs {
         let errors = errors_of(&mut child);
         let copied = child.stdin.take().map(|mut to| std::io::copy(rows, &mut to));
         let copied = copied.unwrap_or(Ok(0));
-        // When it ends early, what it says of it tells more than that it did not read on.
+        // If it fails early, its own error message says more than a broken pipe.
         end(NAME, child, errors, false)?;
         copied.map_err(|error| broken(NAME, &error))?;
-        // What it did not ask for belongs to the stream all the same.
+        // Drain the rest: it belongs to the stream.
         std::io::copy(rows, &mut std::io::sink()).map_err(|error| broken(NAME, &error))?;
         Ok(())
     }
 }
 
-/// Reads what a program complains of while it runs, so that it never waits for a reader.
+/// Reads a program's standard error while it runs, so that it never blocks.
 fn errors_of(child: &mut Child) -> Option<JoinHandle<String>> {
     let mut stream = child.stderr.take()?;
     Some(std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = (&mut stream).take(64 * 1024).read_to_end(&mut bytes);
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        // Its own lines only: others quote rows, with phone numbers and what people write.
+        // Only the program's own lines: others quote rows, with phone numbers and contents.
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let own = text.lines().filter(|line| line.starts_with("pg_"));
-        own.take(MOST_LINES).collect::<Vec<_>>().join("; ")
+        own.take(MAX_ERROR_LINES).collect::<Vec<_>>().join("; ")
     }))
 }
 
@@ -172,7 +166,7 @@ fn version(program: &Path) -> u32 {
     String::from_utf8_lossy(&text).split(' ').nth(2).map_or(0, major)
 }
 
-/// Where systems have the certificates that they trust.
+/// Usual locations of the system's CA bundle.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -181,7 +175,7 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What the programs' library is told of a server.
+/// libpq environment variables for a server.
 fn environment(target: &Target, encrypted: bool) -> Vec<(&'static str, String)> {
     let mut environment = Vec::new();
     let hosts = target.get_hosts().iter().map(|host| match host {
@@ -215,8 +209,8 @@ fn environment(target: &Target, encrypted: bool) -> Vec<(&'static str, String)> 
         _ => "any",
     };
     environment.push(("PGTARGETSESSIONATTRS", session.to_owned()));
-    // The store verifies chain and name whenever it encrypts; with less, whoever is in between would get
-    // the password and every row.
+    // The store always verifies chain and name; anything less would let an attacker in between read the
+    // password and every row.
     let mode = match target.get_ssl_mode() {
         SslMode::Disable => "disable",
         SslMode::Require => "verify-full",
@@ -225,7 +219,7 @@ fn environment(target: &Target, encrypted: bool) -> Vec<(&'static str, String)> 
     };
     environment.push(("PGSSLMODE", mode.to_owned()));
     if mode == "verify-full" {
-        // Older libraries do not know "system". Who trusts others says so in the way that the store knows.
+        // Older libpq does not know "system". SSL_CERT_FILE overrides it, as for the store.
         let given = std::env::var("SSL_CERT_FILE").ok().filter(|path| Path::new(path).is_file());
         let usual =
             || BUNDLES.iter().find(|path| Path::new(path).is_file()).map(|p| (*p).to_owned());

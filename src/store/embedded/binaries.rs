@@ -1,4 +1,4 @@
-//! Where the programs of Postgres are.
+//! Finds the Postgres programs.
 
 use std::{
     env, fs,
@@ -12,14 +12,14 @@ pub(super) struct Binaries {
     pub(super) postgres: PathBuf,
 }
 
-/// Looks in the given folder only, or else where distributions put the major version that a cluster
-/// is of, then in PATH, then among the other versions, the highest first.
+/// Searches only the given folder, or else the distributions' folder of the cluster's major version, then
+/// PATH, then other versions, highest first.
 pub(super) fn find(given: Option<&Path>, major: Option<&str>) -> Option<Binaries> {
     let folder = folder_with(given, major, &["initdb", "postgres"])?;
     Some(Binaries { initdb: folder.join("initdb"), postgres: folder.join("postgres") })
 }
 
-/// The same for any programs that are to lie beside each other.
+/// The same for any set of programs in one folder.
 pub fn folder_with(
     given: Option<&Path>,
     major: Option<&str>,

@@ -1,4 +1,4 @@
-//! Locks on the folder, by the kernel: they end with the process, however it ends.
+//! Kernel locks on the data folder: they end with the process, however it ends.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -8,24 +8,26 @@ use std::{
 
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 
-use super::{Error, Purpose, folder};
+use super::{EmbeddedError, Purpose, folder};
 
-/// A lock that is held for as long as this lives.
+/// A lock, held while this value lives.
 pub(super) struct FolderLock {
     file: File,
     path: PathBuf,
     purpose: Purpose,
 }
 
-/// What became of an attempt.
-pub(super) enum Taken {
-    /// We have it.
+/// The result of an attempt to lock.
+pub(super) enum LockAttempt {
     Ours(FolderLock),
-    /// Another process does; `purpose` is `None` until it has said what for.
-    Held { pid: String, purpose: Option<Purpose> },
+    /// Another process holds it; `purpose` is `None` until that has written it.
+    Held {
+        pid: String,
+        purpose: Option<Purpose>,
+    },
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+fn open(path: &Path) -> Result<File, EmbeddedError> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -36,7 +38,10 @@ fn open(path: &Path) -> Result<File, Error> {
 }
 
 impl FolderLock {
-    pub(super) fn try_exclusive(path: &Path, purpose: Purpose) -> Result<Taken, Error> {
+    pub(super) fn try_exclusive(
+        path: &Path,
+        purpose: Purpose,
+    ) -> Result<LockAttempt, EmbeddedError> {
         let mut file = open(path)?;
         match file.try_lock() {
             Ok(()) => {
@@ -44,26 +49,26 @@ impl FolderLock {
                     Purpose::Serve => "serve",
                     Purpose::Command => "command",
                 };
-                // Only for messages: the lock itself is the kernel's.
+                // Only for messages: the kernel holds the lock.
                 let written = file
                     .set_len(0)
                     .and_then(|()| file.rewind())
                     .and_then(|()| writeln!(file, "{} {word}", std::process::id()));
                 written.map_err(|error| folder(path, &error))?;
-                Ok(Taken::Ours(FolderLock { file, path: path.to_owned(), purpose }))
+                Ok(LockAttempt::Ours(FolderLock { file, path: path.to_owned(), purpose }))
             }
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let _ = file.read_to_string(&mut text);
                 let (pid, purpose) = holder(&text);
-                Ok(Taken::Held { pid, purpose })
+                Ok(LockAttempt::Held { pid, purpose })
             }
             Err(TryLockError::Error(error)) => Err(folder(path, &error)),
         }
     }
 
-    /// A lock that others may share; `None` while somebody holds it alone.
-    pub(super) fn try_shared(path: &Path) -> Result<Option<FolderLock>, Error> {
+    /// A shared lock; `None` while somebody holds it exclusively.
+    pub(super) fn try_shared(path: &Path) -> Result<Option<FolderLock>, EmbeddedError> {
         let file = open(path)?;
         match file.try_lock_shared() {
             Ok(()) => {
@@ -84,14 +89,14 @@ impl FolderLock {
     }
 }
 
-/// Whether somebody holds a lock; the file is not made for that.
+/// Whether somebody holds a lock; does not create the file.
 pub(super) fn is_held(path: &Path) -> bool {
     let taken = File::open(path).map(|file| file.try_lock_shared());
     matches!(taken, Ok(Err(TryLockError::WouldBlock)))
 }
 
-/// The lock is taken before its holder is written down, so what stands there may be of an earlier
-/// holder, or nothing: then nobody may be refused on its word yet.
+/// The lock is taken before the holder is written, so the file may name an earlier holder or nothing: it must
+/// not be trusted yet.
 fn holder(text: &str) -> (String, Option<Purpose>) {
     let (pid, word) = text.trim().split_once(' ').unwrap_or(("unknown", ""));
     let purpose = match word {
@@ -103,7 +108,7 @@ fn holder(text: &str) -> (String, Option<Purpose>) {
     if gone { ("unknown".to_owned(), None) } else { (pid.to_owned(), purpose) }
 }
 
-/// Leaves no word of a holder that is gone; the lock itself ends when the file is closed after this.
+/// Clears the file; the lock ends when it is closed after this.
 impl Drop for FolderLock {
     fn drop(&mut self) {
         let _ = self.file.set_len(0);

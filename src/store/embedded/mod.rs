@@ -1,8 +1,8 @@
 //! The private Postgres of an appliance without `database.url`.
 //!
-//! It is a child of the process that serves, reached over a unix socket in a folder of our own, never
-//! over TCP and never as root. One folder is served by one process at a time; commands of the
-//! administrator attach to the running server, or run it for as long as they need it.
+//! A child of the serving process, reached over a unix socket in a folder of our own, never over TCP and
+//! never as root. One process at a time serves a folder; administrator commands attach to the running server,
+//! or run one for as long as they need it.
 
 mod binaries;
 mod cluster;
@@ -21,29 +21,29 @@ use ring::digest::{SHA256, digest};
 use tokio_postgres::NoTls;
 
 pub use binaries::folder_with;
-use lock::{FolderLock, Taken};
-pub use repair::{Fault, faults};
-use server::Server;
+use lock::{FolderLock, LockAttempt};
+pub use repair::{ClusterFault, faults};
+use server::PostgresProcess;
 
 use super::{error::tells_of_full_disk, statement::statements};
 
-// They are run on a connection of the driver's own, to a database that is nobody's.
+// Run on a plain driver connection to a maintenance database.
 statements! {
-    // The database, if it is there, and whether it keeps the details of errors out of the log.
+    // Whether the database exists, and whether error details are kept out of the log.
     DATABASE: once = "
         SELECT coalesce('log_error_verbosity=terse' = ANY (setconfig), false) AS terse
         FROM pg_database LEFT JOIN pg_db_role_setting ON setdatabase = pg_database.oid AND setrole = 0
         WHERE datname = 'esh3ar'";
-    // What a restore gives its databases for names.
+    // Databases that a restore creates.
     OF_A_RESTORE: once = "
         SELECT datname::text AS name FROM pg_database
         WHERE datname LIKE 'esh3ar\\_before\\_%' OR datname LIKE 'esh3ar\\_new\\_%' ORDER BY 1";
 }
 
-/// What the folder is opened for.
+/// Purpose of opening the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To serve: for long, and alone.
+    /// To serve, exclusively.
     Serve,
     /// For one command: attaches to a running server.
     Command,
@@ -52,74 +52,55 @@ pub enum Purpose {
 /// How to open a folder.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The appliance's folder; the cluster is below it.
+    /// The data folder, which contains the cluster.
     pub data_dir: PathBuf,
-    /// Where Postgres' programs are, if not where they usually are.
+    /// Folder of the Postgres programs, if not in a usual place.
     pub bin_dir: Option<PathBuf>,
-    /// What for.
     pub purpose: Purpose,
 }
 
-/// Why the private Postgres is not there.
+/// Why the private Postgres is not available.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum EmbeddedError {
     /// Postgres is not installed.
-    #[error("the programs of Postgres (initdb, postgres) were not found")]
+    #[error("the Postgres programs initdb and postgres were not found")]
     NoBinaries,
     /// Another process serves this folder.
-    #[error("{} is being served by process {pid} already", data_dir.display())]
-    Locked {
-        /// The folder.
-        data_dir: PathBuf,
-        /// The other process.
-        pid: String,
-    },
-    /// The cluster belongs to another major version than the programs.
-    #[error("the data in {} are of Postgres {data}, and the programs found are {programs}", path.display())]
+    #[error("{} is already in use by process {pid}", data_dir.display())]
+    Locked { data_dir: PathBuf, pid: String },
+    /// The cluster has another major version than the programs.
+    #[error("the data in {} belongs to Postgres {data}, but the programs found are version {programs}", path.display())]
     MajorMismatch {
-        /// The cluster.
         path: PathBuf,
-        /// Its major version.
         data: String,
         /// That of the programs.
         programs: String,
     },
     /// A file or folder cannot be used.
     #[error("{}: {why}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// The disk is full: it cannot be made or started before there is room.
+    Folder { path: PathBuf, why: String },
+    /// The disk is full: the cluster cannot be created or started.
     #[error("the disk of {} is full: {why}", path.display())]
     DiskFull {
         /// The data folder, or a file in it.
         path: PathBuf,
-        /// What was told of it.
+        /// The error.
         why: String,
     },
-    /// The data are not whole, or the server cannot read them: another start would end in the same way.
+    /// The data is incomplete or unreadable for the server: another start would fail in the same way.
     #[error("the private Postgres cannot start: {}: {why}", path.display())]
-    Damaged {
-        /// What is damaged.
-        path: PathBuf,
-        /// How.
-        why: String,
-    },
+    Damaged { path: PathBuf, why: String },
     /// `initdb` failed.
     #[error("the database could not be created: {0}")]
     Initdb(String),
-    /// The server ended instead of starting.
+    /// The server exited during its start.
     #[error("Postgres did not start; its log ends: {0}")]
     Died(String),
-    /// It runs and does not answer.
+    /// The server runs and does not answer.
     #[error("Postgres does not answer: {0}")]
     NoAnswer(String),
-    /// There are databases of a restore, and not the one that is used. Making an empty one would hide
-    /// them.
-    #[error("the database esh3ar is missing, and there is {} of a restore", found.join(", "))]
+    /// Databases of a restore exist, but not the one in use. Creating an empty one would hide them.
+    #[error("the database esh3ar is missing, but a restore left {}", found.join(", "))]
     Missing {
         /// What there is instead.
         found: Vec<String>,
@@ -129,57 +110,57 @@ pub enum Error {
     Root,
 }
 
-impl Error {
-    /// What to do about it.
+impl EmbeddedError {
+    /// A hint for the administrator.
     pub fn hint(&self) -> &'static str {
         match self {
-            Error::NoBinaries => {
-                "install them (apt install postgresql), say where they are (database.bin_dir), or \
-                 give a database.url"
+            EmbeddedError::NoBinaries => {
+                "install them (apt install postgresql), set database.bin_dir to their folder, or set \
+                 database.url"
             }
-            Error::Locked { .. } => "stop the other process, or choose another --data-dir",
-            Error::MajorMismatch { .. } => {
+            EmbeddedError::Locked { .. } => "stop the other process, or use another --data-dir",
+            EmbeddedError::MajorMismatch { .. } => {
                 "install that version of Postgres, or upgrade the data with pg_upgrade"
             }
-            Error::DiskFull { .. } => {
-                "make room on that disk (df -h, df -i), or move data_dir to a larger one"
+            EmbeddedError::DiskFull { .. } => {
+                "free space on that disk (df -h, df -i), or move data_dir to a larger one"
             }
-            Error::Damaged { .. } => {
-                "run: esh3ar doctor; what it cannot name is in postgres.log in the data folder; data that \
-                 are lost come back with: esh3ar restore FILE"
+            EmbeddedError::Damaged { .. } => {
+                "run: esh3ar doctor; see also postgres.log in the data folder; to recover lost data, run: \
+                 esh3ar restore FILE"
             }
-            Error::Folder { .. } => "check the folder's owner and permissions",
-            Error::Initdb(_) | Error::Died(_) | Error::NoAnswer(_) => {
+            EmbeddedError::Folder { .. } => "check the folder's owner and permissions",
+            EmbeddedError::Initdb(_) | EmbeddedError::Died(_) | EmbeddedError::NoAnswer(_) => {
                 "see postgres.log in the data folder"
             }
-            Error::Missing { .. } => {
-                "nothing was changed; give the one that is wanted its name back, as the guide says under \
-                 \"Backup and restore drill\""
+            EmbeddedError::Missing { .. } => {
+                "nothing was changed; rename the database to keep to esh3ar, see \
+                 \"Backup and restore drill\" in the guide"
             }
-            Error::Root => "run esh3ar as its own user",
+            EmbeddedError::Root => "run esh3ar as a dedicated user",
         }
     }
 }
 
-fn folder(path: &Path, error: &std::io::Error) -> Error {
+fn folder(path: &Path, error: &std::io::Error) -> EmbeddedError {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     let (path, why) = (path.to_owned(), error.to_string());
     match error.kind() {
-        StorageFull | QuotaExceeded => Error::DiskFull { path, why },
-        _ => Error::Folder { path, why },
+        StorageFull | QuotaExceeded => EmbeddedError::DiskFull { path, why },
+        _ => EmbeddedError::Folder { path, why },
     }
 }
 
-/// Whether there is a database in a folder, or somebody is making one right now. Nothing is made for that.
+/// Whether a folder contains a database, or one is being created. Read-only.
 pub fn is_there(data_dir: &Path) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     match fs::metadata(data_dir.join("postgres/PG_VERSION")) {
         Ok(_) => true,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
-            // Data without it are not whole, and none the less there.
+            // Incomplete data counts as data.
             data_dir.join("postgres/base").exists() || lock::is_held(&data_dir.join("lock"))
         }
-        // What cannot be looked at is for whoever opens it to tell.
+        // The code that opens it reports the error.
         Err(_) => true,
     }
 }
@@ -191,42 +172,42 @@ pub struct Embedded {
 }
 
 enum Role {
-    /// It is our child.
-    Owner { server: Box<Server>, lock: FolderLock },
-    /// Somebody else's; the shared lock keeps a temporary owner from stopping it under us.
+    /// We started it.
+    Owner { server: Box<PostgresProcess>, lock: FolderLock },
+    /// Another process owns it; the shared lock keeps a temporary owner from stopping it.
     Guest { _users: FolderLock },
 }
 
-/// How long a server waits for a command that has the folder.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
-/// How long it waits before it says so.
-const TELL_AFTER: Duration = Duration::from_secs(1);
-/// How long a command waits for a server that is starting; crash recovery may take long.
-const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a command waits for an answer of a server that runs.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(10);
+/// How long a server waits for a command that uses the folder.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it waits before it logs that.
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
+/// How long a command waits for a starting server; crash recovery may take long.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a command waits for an answer of a running server.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Embedded {
-    /// Opens a folder: makes the cluster the first time, starts the server or attaches to it.
+    /// Opens a folder: creates the cluster the first time, and starts the server or attaches to it.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub async fn open(options: Options) -> Result<Embedded, Error> {
+    /// See [`EmbeddedError`].
+    pub async fn open(options: Options) -> Result<Embedded, EmbeddedError> {
         if nix::unistd::geteuid().is_root() {
-            return Err(Error::Root);
+            return Err(EmbeddedError::Root);
         }
         let data_dir = prepare(&options.data_dir)?;
         let socket_dir = socket_dir(&data_dir)?;
         let deadline = tokio::time::Instant::now()
             + match options.purpose {
-                Purpose::Serve => COMMAND_PATIENCE,
-                Purpose::Command => START_PATIENCE,
+                Purpose::Serve => COMMAND_TIMEOUT,
+                Purpose::Command => START_TIMEOUT,
             };
-        let mut told_at = tokio::time::Instant::now() + TELL_AFTER;
+        let mut told_at = tokio::time::Instant::now() + NOTICE_DELAY;
         loop {
             match FolderLock::try_exclusive(&data_dir.join("lock"), options.purpose)? {
-                Taken::Ours(lock) => {
+                LockAttempt::Ours(lock) => {
                     let started = start(&data_dir, &socket_dir, &options).await;
                     let server = started.map_err(|error| of_full_disk(&data_dir, error))?;
                     return Ok(Embedded {
@@ -234,34 +215,33 @@ impl Embedded {
                         role: Role::Owner { server: Box::new(server), lock },
                     });
                 }
-                Taken::Held { pid, purpose: Some(Purpose::Serve) }
+                LockAttempt::Held { pid, purpose: Some(Purpose::Serve) }
                     if options.purpose == Purpose::Serve =>
                 {
-                    return Err(Error::Locked { data_dir, pid });
+                    return Err(EmbeddedError::Locked { data_dir, pid });
                 }
-                Taken::Held { pid, .. } => {
+                LockAttempt::Held { pid, .. } => {
                     if options.purpose == Purpose::Command
                         && let Some(guest) = attach(&data_dir, &socket_dir).await?
                     {
                         return Ok(guest);
                     }
                     if tokio::time::Instant::now() >= deadline {
-                        return Err(Error::Locked { data_dir, pid });
+                        return Err(EmbeddedError::Locked { data_dir, pid });
                     }
                     if options.purpose == Purpose::Serve && tokio::time::Instant::now() >= told_at {
                         tracing::warn!(
                             pid,
-                            "a command has the database open, such as esh3ar top: waiting for its end"
+                            "waiting for a command that uses the database, such as esh3ar top, to end"
                         );
                         told_at = deadline;
                     }
                 }
             }
-            tokio::time::sleep(POLL * 5).await;
+            tokio::time::sleep(POLL_INTERVAL * 5).await;
         }
     }
 
-    /// How to connect.
     pub fn pg_config(&self) -> tokio_postgres::Config {
         config(&self.socket_dir, "esh3ar")
     }
@@ -276,8 +256,7 @@ impl Embedded {
         matches!(self.role, Role::Owner { .. })
     }
 
-    /// Resolves when the child ends by itself, with how it did; never for a guest. May be dropped
-    /// and called again.
+    /// Resolves when the server exits unexpectedly, with how it ended; never for a guest. Cancel-safe.
     pub async fn died(&mut self) -> String {
         match &mut self.role {
             Role::Owner { server, .. } => server.died().await,
@@ -285,31 +264,31 @@ impl Embedded {
         }
     }
 
-    /// Stops the child; a guest only leaves. A temporary owner waits for its guests first.
+    /// Stops the server; a guest only detaches. A temporary owner waits for its guests first.
     ///
     /// # Errors
-    /// When the child cannot be stopped.
-    pub async fn stop(self) -> Result<(), Error> {
+    /// The server cannot be stopped.
+    pub async fn stop(self) -> Result<(), EmbeddedError> {
         let Role::Owner { server, lock } = self.role else { return Ok(()) };
         let users = match lock.purpose() {
             Purpose::Command => Some(last_guest_left(lock.folder()).await?),
             Purpose::Serve => None,
         };
         server.stop().await?;
-        // Held until the server has gone, or a guest could come to it while it stops.
+        // Held until the server has exited, or a guest could attach while it stops.
         drop(users);
         drop(lock);
         Ok(())
     }
 }
 
-async fn last_guest_left(data_dir: &Path) -> Result<FolderLock, Error> {
+async fn last_guest_left(data_dir: &Path) -> Result<FolderLock, EmbeddedError> {
     let users = data_dir.join("users.lock");
     loop {
-        if let Taken::Ours(lock) = FolderLock::try_exclusive(&users, Purpose::Command)? {
+        if let LockAttempt::Ours(lock) = FolderLock::try_exclusive(&users, Purpose::Command)? {
             return Ok(lock);
         }
-        tokio::time::sleep(POLL * 5).await;
+        tokio::time::sleep(POLL_INTERVAL * 5).await;
     }
 }
 
@@ -319,36 +298,36 @@ fn config(socket_dir: &Path, database: &str) -> tokio_postgres::Config {
     config
 }
 
-/// Makes the folder if need be, closes it to others, and gives its real path.
-fn prepare(data_dir: &Path) -> Result<PathBuf, Error> {
+/// Creates the folder if needed, makes it private, and returns its real path.
+fn prepare(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
     fs::create_dir_all(data_dir).map_err(|error| folder(data_dir, &error))?;
     let data_dir = data_dir.canonicalize().map_err(|error| folder(data_dir, &error))?;
     private(&data_dir)?;
     Ok(data_dir)
 }
 
-fn private(path: &Path) -> Result<(), Error> {
+fn private(path: &Path) -> Result<(), EmbeddedError> {
     let fault = |error: std::io::Error| folder(path, &error);
     let metadata = fs::symlink_metadata(path).map_err(fault)?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        let why = "it is not a folder of the user that runs esh3ar".to_owned();
-        return Err(Error::Folder { path: path.to_owned(), why });
+        let why = "not a folder owned by the user that runs esh3ar".to_owned();
+        return Err(EmbeddedError::Folder { path: path.to_owned(), why });
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)
 }
 
-/// Where the socket lies: in the folder, unless its path would be longer than a socket's may be
-/// (107 bytes); the other place follows from the folder, so that commands find it.
-fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
-    const LONGEST: usize = 107;
+/// The socket's folder: in the data folder, unless the path would exceed the limit for sockets (107 bytes);
+/// the alternative is derived from the path, so that commands find it.
+fn socket_dir(data_dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    const MAX_SOCKET_PATH_LEN: usize = 107;
     const FILE: usize = "/.s.PGSQL.5432.lock".len();
     let near = data_dir.join("run");
-    let path = if near.as_os_str().len() + FILE <= LONGEST {
+    let path = if near.as_os_str().len() + FILE <= MAX_SOCKET_PATH_LEN {
         near
     } else {
         let hash = digest(&SHA256, data_dir.as_os_str().as_encoded_bytes());
         let name: String = hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        // Not TMPDIR, which a service and its administrator's shell may have differently.
+        // Not TMPDIR, which may differ between the service and the administrator's shell.
         Path::new("/tmp").join(format!("esh3ar-{name}"))
     };
     match fs::DirBuilder::new().mode(0o700).create(&path) {
@@ -360,47 +339,55 @@ fn socket_dir(data_dir: &Path) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// A server that cannot start on a full disk says so in many ways, and its log may have no room for any.
-fn of_full_disk(data_dir: &Path, error: Error) -> Error {
+/// A start on a full disk fails with many different messages, or none.
+fn of_full_disk(data_dir: &Path, error: EmbeddedError) -> EmbeddedError {
     let why = match &error {
-        Error::Initdb(why) | Error::Died(why) | Error::NoAnswer(why) => why.clone(),
+        EmbeddedError::Initdb(why) | EmbeddedError::Died(why) | EmbeddedError::NoAnswer(why) => {
+            why.clone()
+        }
         _ => return error,
     };
     if tells_of_full_disk(&why) || has_no_room(data_dir) {
-        return Error::DiskFull { path: data_dir.to_owned(), why };
+        return EmbeddedError::DiskFull { path: data_dir.to_owned(), why };
     }
     error
 }
 
-/// Postgres needs this much at least, in bytes, to start: a segment of its log.
-const STARTS_WITH: u64 = 16 << 20;
+/// Postgres needs at least one WAL segment to start, in bytes.
+const MIN_FREE_BYTES: u64 = 16 << 20;
 
 fn has_no_room(data_dir: &Path) -> bool {
     nix::sys::statvfs::statvfs(data_dir).is_ok_and(|found| {
         let free = found.blocks_available().saturating_mul(found.fragment_size());
-        free < STARTS_WITH || (found.files() > 0 && found.files_available() == 0)
+        free < MIN_FREE_BYTES || (found.files() > 0 && found.files_available() == 0)
     })
 }
 
-async fn start(data_dir: &Path, socket_dir: &Path, options: &Options) -> Result<Server, Error> {
+async fn start(
+    data_dir: &Path,
+    socket_dir: &Path,
+    options: &Options,
+) -> Result<PostgresProcess, EmbeddedError> {
     let path = data_dir.join("postgres");
-    repair::open_to_us(&path)?;
+    repair::fix_permissions(&path)?;
     let major = fs::read_to_string(path.join("PG_VERSION")).ok();
     let major = major.as_deref().map(str::trim);
-    let binaries = binaries::find(options.bin_dir.as_deref(), major).ok_or(Error::NoBinaries)?;
+    let binaries =
+        binaries::find(options.bin_dir.as_deref(), major).ok_or(EmbeddedError::NoBinaries)?;
     cluster::stop_orphan(&path).await?;
-    repair::mend(data_dir, socket_dir)?;
+    repair::repair(data_dir, socket_dir)?;
     cluster::create_once(&path, &binaries).await?;
     cluster::check_version(&path, &binaries)?;
-    let mut server = Server::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
+    let mut server =
+        PostgresProcess::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
     let ready = server.wait_ready(&config(socket_dir, "postgres")).await;
-    ready.map_err(|error| repair::judged(&path, error))?;
+    ready.map_err(|error| repair::classify(&path, error))?;
     create_database(socket_dir).await?;
     Ok(server)
 }
 
-async fn create_database(socket_dir: &Path) -> Result<(), Error> {
-    let fault = |error: tokio_postgres::Error| Error::NoAnswer(server::words(&error));
+async fn create_database(socket_dir: &Path) -> Result<(), EmbeddedError> {
+    let fault = |error: tokio_postgres::Error| EmbeddedError::NoAnswer(server::words(&error));
     let (client, connection) =
         config(socket_dir, "postgres").connect(NoTls).await.map_err(fault)?;
     let driver = tokio::spawn(connection);
@@ -409,13 +396,13 @@ async fn create_database(socket_dir: &Path) -> Result<(), Error> {
         let found = client.query(OF_A_RESTORE.text(), &[]).await.map_err(fault)?;
         let found: Vec<String> = found.iter().filter_map(|row| row.try_get("name").ok()).collect();
         if !found.is_empty() {
-            return Err(Error::Missing { found });
+            return Err(EmbeddedError::Missing { found });
         }
         client.batch_execute("CREATE DATABASE esh3ar").await.map_err(fault)?;
     }
     if !there.is_some_and(|row| row.try_get("terse").unwrap_or(false)) {
-        // The details of an error are whole rows, with phone numbers and what people write. Only for
-        // this database: the server's own troubles are told in full.
+        // Error details contain whole rows, with phone numbers and contents. Only for this database: errors
+        // of the server itself are logged in full.
         let quiet = "ALTER DATABASE esh3ar SET log_error_verbosity = terse";
         client.batch_execute(quiet).await.map_err(fault)?;
     }
@@ -425,7 +412,7 @@ async fn create_database(socket_dir: &Path) -> Result<(), Error> {
 }
 
 /// Attaches to a running server; `None` while it does not answer.
-async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, Error> {
+async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, EmbeddedError> {
     let Some(users) = FolderLock::try_shared(&data_dir.join("users.lock"))? else {
         return Ok(None);
     };
@@ -435,9 +422,9 @@ async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, 
         let _ = connection.await;
         Ok::<_, tokio_postgres::Error>(())
     };
-    let Ok(answer) = tokio::time::timeout(ANSWER_PATIENCE, connect).await else {
-        let text = "it runs, and has not answered for 5 s: look at its processes and its disk";
-        return Err(Error::NoAnswer(text.to_owned()));
+    let Ok(answer) = tokio::time::timeout(RESPONSE_TIMEOUT, connect).await else {
+        let text = "it is running but has not answered for 5 s: check its processes and its disk";
+        return Err(EmbeddedError::NoAnswer(text.to_owned()));
     };
     match answer {
         Ok(()) => {

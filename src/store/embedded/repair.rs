@@ -1,5 +1,5 @@
-//! What is wrong with the folder of a cluster, found before the server does: it would only end, and end
-//! again after each restart.
+//! Checks and repairs the folder of a cluster before the server starts, which would only fail, and fail again
+//! after each restart.
 
 use std::{
     fs, io,
@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, cluster, folder};
+use super::{EmbeddedError, cluster, folder};
 
-/// Folders that may be empty, and that copying programs therefore leave out. The server does not make them.
-const MAY_BE_EMPTY: [&str; 13] = [
+/// Folders that may be empty, which some copy programs leave out. Postgres does not create them.
+const EMPTY_FOLDERS: [&str; 13] = [
     "pg_commit_ts",
     "pg_dynshmem",
     "pg_logical/mappings",
@@ -26,8 +26,8 @@ const MAY_BE_EMPTY: [&str; 13] = [
     "pg_wal/archive_status",
 ];
 
-/// Without one of these the data are not whole.
-const NEEDED: [&str; 8] = [
+/// Files without which the data is incomplete.
+const REQUIRED_FILES: [&str; 8] = [
     "PG_VERSION",
     "base",
     "global/pg_control",
@@ -38,8 +38,8 @@ const NEEDED: [&str; 8] = [
     "postgresql.conf",
 ];
 
-/// What the server says when another start would end in the same way.
-const FOR_GOOD: [&str; 15] = [
+/// Errors that another start would only repeat.
+const PERMANENT_FAILURES: [&str; 15] = [
     "contains errors",
     "could not access directory",
     "could not find the database system",
@@ -57,19 +57,18 @@ const FOR_GOOD: [&str; 15] = [
     "unrecognized configuration parameter",
 ];
 
-/// One thing that is wrong with the folder.
+/// A problem with the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ClusterFault {
     /// The file or folder.
     pub path: PathBuf,
-    /// What is wrong with it.
     pub what: String,
-    /// Whether opening the folder mends it.
-    pub is_mended: bool,
+    /// Whether opening the folder repairs it.
+    pub is_repairable: bool,
 }
 
-/// What is wrong with the cluster of a data folder, if there is one. Nothing is changed.
-pub fn faults(data_dir: &Path) -> Vec<Fault> {
+/// Problems of the cluster in a data folder, if there is one. Read-only.
+pub fn faults(data_dir: &Path) -> Vec<ClusterFault> {
     let cluster = data_dir.join("postgres");
     let Ok(found) = fs::metadata(&cluster) else { return Vec::new() };
     let ours = nix::unistd::geteuid().as_raw();
@@ -83,7 +82,7 @@ pub fn faults(data_dir: &Path) -> Vec<Fault> {
     let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     entries.sort();
     if entries.is_empty() {
-        // As good as none: one is made.
+        // As good as no cluster: one is created.
         return faults;
     }
     for path in entries {
@@ -92,45 +91,48 @@ pub fn faults(data_dir: &Path) -> Vec<Fault> {
                 faults.push(bad(&path, "belongs to another user than the one that runs esh3ar"));
             }
             Ok(found) if found.is_dir() && found.mode() & 0o700 != 0o700 => {
-                faults
-                    .push(mended(&path, format!("is closed (mode {:04o})", found.mode() & 0o777)));
+                faults.push(repairable(
+                    &path,
+                    format!("is closed (mode {:04o})", found.mode() & 0o777),
+                ));
             }
             _ => {}
         }
     }
     let missing = |name: &&str| is_missing(&cluster.join(name));
-    let gone = NEEDED.iter().filter(|name| missing(name));
-    faults.extend(gone.map(|name| bad(&cluster.join(name), "is missing: the data are not whole")));
-    let left_out = MAY_BE_EMPTY.iter().filter(|name| missing(name));
+    let gone = REQUIRED_FILES.iter().filter(|name| missing(name));
+    faults.extend(gone.map(|name| bad(&cluster.join(name), "is missing: the data is incomplete")));
+    let left_out = EMPTY_FOLDERS.iter().filter(|name| missing(name));
     faults.extend(
-        left_out.map(|name| mended(&cluster.join(name), "is missing, and was empty".to_owned())),
+        left_out
+            .map(|name| repairable(&cluster.join(name), "is missing, and was empty".to_owned())),
     );
     let pid_file = cluster.join("postmaster.pid");
     if let Some(what) = strange_pid(&pid_file, &cluster) {
-        faults.push(mended(&pid_file, what));
+        faults.push(repairable(&pid_file, what));
     }
     faults
 }
 
-fn bad(path: &Path, what: &str) -> Fault {
-    Fault { path: path.to_owned(), what: what.to_owned(), is_mended: false }
+fn bad(path: &Path, what: &str) -> ClusterFault {
+    ClusterFault { path: path.to_owned(), what: what.to_owned(), is_repairable: false }
 }
 
-fn mended(path: &Path, what: String) -> Fault {
-    Fault { path: path.to_owned(), what, is_mended: true }
+fn repairable(path: &Path, what: String) -> ClusterFault {
+    ClusterFault { path: path.to_owned(), what, is_repairable: true }
 }
 
 fn is_missing(path: &Path) -> bool {
     fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-fn mode_of(cluster: &Path, found: &fs::Metadata) -> Option<Fault> {
+fn mode_of(cluster: &Path, found: &fs::Metadata) -> Option<ClusterFault> {
     let mode = found.mode() & 0o777;
-    // Postgres refuses to run on a folder that others can read.
-    (mode != 0o700).then(|| mended(cluster, format!("has the mode {mode:04o} instead of 0700")))
+    // Postgres refuses a folder that others can read.
+    (mode != 0o700).then(|| repairable(cluster, format!("has the mode {mode:04o} instead of 0700")))
 }
 
-/// Why a pid file would keep the server from starting though nothing runs on the cluster.
+/// Why a stale pid file would keep the server from starting.
 fn strange_pid(file: &Path, cluster: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     match text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) {
@@ -140,8 +142,8 @@ fn strange_pid(file: &Path, cluster: &Path) -> Option<String> {
     }
 }
 
-/// Gives the cluster's folder the mode that Postgres wants, before anything in it is looked at.
-pub(super) fn open_to_us(cluster: &Path) -> Result<(), Error> {
+/// Sets the folder's mode first, so that the rest can be checked.
+pub(super) fn fix_permissions(cluster: &Path) -> Result<(), EmbeddedError> {
     match fs::metadata(cluster) {
         Ok(_) => super::private(cluster),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -149,28 +151,28 @@ pub(super) fn open_to_us(cluster: &Path) -> Result<(), Error> {
     }
 }
 
-/// Mends what can be mended, while nothing runs on the cluster.
+/// Repairs what can be repaired, while no server runs on the cluster.
 ///
 /// # Errors
-/// [`Error::Damaged`] for what cannot.
-pub(super) fn mend(data_dir: &Path, socket_dir: &Path) -> Result<(), Error> {
+/// [`EmbeddedError::Damaged`] for problems that cannot be repaired.
+pub(super) fn repair(data_dir: &Path, socket_dir: &Path) -> Result<(), EmbeddedError> {
     for fault in faults(data_dir) {
-        let Fault { path, what, is_mended } = fault;
-        if !is_mended {
-            return Err(Error::Damaged { path, why: what });
+        let ClusterFault { path, what, is_repairable } = fault;
+        if !is_repairable {
+            return Err(EmbeddedError::Damaged { path, why: what });
         }
-        tracing::warn!(path = %path.display(), "{what}: mended");
-        repair(&path).map_err(|error| folder(&path, &error))?;
+        tracing::warn!(path = %path.display(), "{what}: repaired");
+        repair_path(&path).map_err(|error| folder(&path, &error))?;
     }
     let cluster = data_dir.join("postgres");
     let socket = socket_dir.join(".s.PGSQL.5432.lock");
     if strange_pid(&socket, &cluster).is_some() {
-        repair(&socket).map_err(|error| folder(&socket, &error))?;
+        repair_path(&socket).map_err(|error| folder(&socket, &error))?;
     }
     Ok(())
 }
 
-fn repair(path: &Path) -> io::Result<()> {
+fn repair_path(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => fs::set_permissions(path, fs::Permissions::from_mode(0o700)),
         Ok(_) => take_over(path),
@@ -178,9 +180,9 @@ fn repair(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Puts our own number into a pid file. Postgres knows that a file that names its parent is an old one, and
-/// goes on to look by the rest of it whether processes of an earlier server still have its memory: without
-/// the file it could not.
+/// Writes our own pid into a pid file: Postgres treats a file that names its parent as stale, and uses the
+/// rest of it to check whether processes of an earlier server still hold shared memory. Without the file it
+/// could not.
 fn take_over(file: &Path) -> io::Result<()> {
     let text = fs::read_to_string(file)?;
     match text.split_once('\n') {
@@ -191,18 +193,20 @@ fn take_over(file: &Path) -> io::Result<()> {
     }
 }
 
-/// What a server that ended at its start said, as an error: one that a restart may mend, or none.
-pub(super) fn judged(cluster: &Path, error: Error) -> Error {
+/// Classifies the error of a failed start: whether a restart may help.
+pub(super) fn classify(cluster: &Path, error: EmbeddedError) -> EmbeddedError {
     match error {
-        Error::Died(why) if is_for_good(&why) => Error::Damaged { path: cluster.to_owned(), why },
+        EmbeddedError::Died(why) if is_for_good(&why) => {
+            EmbeddedError::Damaged { path: cluster.to_owned(), why }
+        }
         other => other,
     }
 }
 
-/// By the line that it ended with; what it logs before that may be of something it can go on without.
+/// By the last line: earlier ones may be about recoverable problems.
 fn is_for_good(why: &str) -> bool {
     let mut last = why.split("; ").filter(|line| line.contains("FATAL") || line.contains("PANIC"));
-    last.any(|line| FOR_GOOD.iter().any(|words| line.contains(words)))
+    last.any(|line| PERMANENT_FAILURES.iter().any(|words| line.contains(words)))
 }
 
 #[cfg(test)]
@@ -214,7 +218,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cluster = folder.path().join("postgres");
         fs::DirBuilder::new().mode(0o700).create(&cluster).unwrap();
-        for name in MAY_BE_EMPTY.iter().chain(&["base", "global", "pg_multixact", "pg_xact"]) {
+        for name in EMPTY_FOLDERS.iter().chain(&["base", "global", "pg_multixact", "pg_xact"]) {
             fs::create_dir_all(cluster.join(name)).unwrap();
         }
         for name in ["PG_VERSION", "global/pg_control", "pg_hba.conf", "postgresql.conf"] {
@@ -240,9 +244,9 @@ mod tests {
         fs::write(folder.path().join(".s.PGSQL.5432.lock"), format!("{pid}\n{rest}")).unwrap();
         let found = faults(folder.path());
         assert_eq!(found.len(), 6, "{found:?}");
-        assert!(found.iter().all(|fault| fault.is_mended), "{found:?}");
+        assert!(found.iter().all(|fault| fault.is_repairable), "{found:?}");
         assert!(found[0].what.contains("0755"), "{found:?}");
-        mend(folder.path(), folder.path()).unwrap();
+        repair(folder.path(), folder.path()).unwrap();
         assert_eq!(faults(folder.path()), []);
         let _ = other.kill();
         let _ = other.wait();
@@ -262,12 +266,12 @@ mod tests {
         for text in ["", "\n", "bogus\n"] {
             fs::write(&file, text).unwrap();
             assert_eq!(faults(folder.path()).len(), 1, "{text:?}");
-            mend(folder.path(), folder.path()).unwrap();
+            repair(folder.path(), folder.path()).unwrap();
             assert!(!file.exists(), "{text:?}");
         }
         // No process has this number: the kernel's are smaller. Postgres knows what to do with it.
         fs::write(&file, "1073741824\n/x\n").unwrap();
-        mend(folder.path(), folder.path()).unwrap();
+        repair(folder.path(), folder.path()).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "1073741824\n/x\n");
     }
 
@@ -278,9 +282,9 @@ mod tests {
             let path = folder.path().join("postgres").join(name);
             fs::remove_file(&path).unwrap();
             let found = faults(folder.path());
-            assert_eq!(found, [bad(&path, "is missing: the data are not whole")]);
-            let error = mend(folder.path(), folder.path()).unwrap_err();
-            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+            assert_eq!(found, [bad(&path, "is missing: the data is incomplete")]);
+            let error = repair(folder.path(), folder.path()).unwrap_err();
+            assert!(matches!(error, EmbeddedError::Damaged { .. }), "{error}");
         }
         // A folder without anything is no cluster yet.
         let folder = tempfile::tempdir().unwrap();
@@ -291,14 +295,14 @@ mod tests {
 
     #[test]
     fn only_what_every_start_would_meet_is_for_good() {
-        let judge = |why: &str| judged(Path::new("/x"), Error::Died(why.to_owned()));
+        let judge = |why: &str| classify(Path::new("/x"), EmbeddedError::Died(why.to_owned()));
         for why in [
             "FATAL:  data directory \"/x\" has invalid permissions",
             "FATAL:  could not open file \"global/pg_control\": Permission denied",
             "PANIC:  could not locate a valid checkpoint record",
             "FATAL:  configuration file \"/x/postgresql.conf\" contains errors",
         ] {
-            assert!(matches!(judge(why), Error::Damaged { .. }), "{why}");
+            assert!(matches!(judge(why), EmbeddedError::Damaged { .. }), "{why}");
         }
         for why in [
             "FATAL:  could not create shared memory segment: Cannot allocate memory",
@@ -306,7 +310,7 @@ mod tests {
             "LOG:  could not open \"x\": No such file or directory; FATAL:  the system is shutting down",
             "",
         ] {
-            assert!(matches!(judge(why), Error::Died(_)), "{why}");
+            assert!(matches!(judge(why), EmbeddedError::Died(_)), "{why}");
         }
     }
 }

@@ -16,17 +16,16 @@ use nix::{
 use tokio::process::{Child, Command};
 use tokio_postgres::{NoTls, error::SqlState};
 
-use super::{Error, binaries::Binaries, folder};
+use super::{EmbeddedError, binaries::Binaries, folder};
 
-/// The log is begun anew when it has grown to this.
-const LOG_LIMIT: u64 = 10 * 1024 * 1024;
-/// How much of the log's end is looked at for a reason, in bytes.
-const LOG_TAIL: u64 = 4096;
-/// How long an orderly stop may take.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(10);
+/// The log is truncated at this size.
+const MAX_LOG_BYTES: u64 = 10 * 1024 * 1024;
+/// Bytes at the end of the log that are searched for the reason of a failure.
+const LOG_TAIL_BYTES: u64 = 4096;
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Settings of the server. The first four are the promise that an answered message is on disk.
+/// Server settings. The first four guarantee that an accepted message is on disk.
 const SETTINGS: &[&str] = &[
     "fsync=on",
     "synchronous_commit=on",
@@ -39,30 +38,30 @@ const SETTINGS: &[&str] = &[
     "max_connections=64",
     "jit=off",
     "autovacuum_naptime=10s",
-    // For sessions of the administrator; the pool gives its own less.
+    // For sessions of administrators; the pool sets lower values.
     "idle_in_transaction_session_timeout=30s",
     "log_min_messages=warning",
     "log_min_duration_statement=1s",
-    // A slow statement's parameters are phone numbers and what people write.
+    // Parameters of slow statements are phone numbers and contents.
     "log_parameter_max_length=0",
     "log_line_prefix=%m [%p] ",
 ];
 
-pub(super) struct Server {
+pub(super) struct PostgresProcess {
     child: Child,
     log: PathBuf,
-    /// Where in the log this start begins, in bytes.
+    /// Offset in the log at which this start begins.
     log_start: u64,
 }
 
-impl Server {
+impl PostgresProcess {
     pub(super) fn spawn(
         cluster: &Path,
         socket_dir: &Path,
         log: &Path,
         binaries: &Binaries,
-    ) -> Result<Server, Error> {
-        if fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
+    ) -> Result<PostgresProcess, EmbeddedError> {
+        if fs::metadata(log).is_ok_and(|metadata| metadata.len() > MAX_LOG_BYTES) {
             let _ = fs::rename(log, log.with_extension("log.1"));
         }
         let file = OpenOptions::new()
@@ -82,32 +81,34 @@ impl Server {
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
             .current_dir("/")
-            // Ctrl-C in a terminal reaches a whole process group, and we stop before it does.
+            // Ctrl-C in a terminal reaches the whole process group; we stop Postgres after our last write.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))
             .spawn()
             .map_err(|error| folder(&binaries.postgres, &error))?;
-        Ok(Server { child, log: log.to_owned(), log_start })
+        Ok(PostgresProcess { child, log: log.to_owned(), log_start })
     }
 
-    /// Waits for the first answer, for as long as the server lives: crash recovery may take minutes.
-    /// A refusal that waiting does not mend is an error at once.
+    /// Waits until the server accepts connections, as long as it lives: crash recovery may take minutes. A
+    /// permanent refusal is an error at once.
     pub(super) async fn wait_ready(
         &mut self,
         config: &tokio_postgres::Config,
-    ) -> Result<(), Error> {
+    ) -> Result<(), EmbeddedError> {
         loop {
             match first_answer(config).await {
                 Ok(()) => return Ok(()),
-                Err(error) if !may_pass(&error) => return Err(Error::NoAnswer(words(&error))),
+                Err(error) if !may_pass(&error) => {
+                    return Err(EmbeddedError::NoAnswer(words(&error)));
+                }
                 Err(_) => {}
             }
             if let Ok(Some(_)) = self.child.try_wait() {
-                return Err(Error::Died(self.last_words()));
+                return Err(EmbeddedError::Died(self.last_words()));
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -118,15 +119,15 @@ impl Server {
         }
     }
 
-    pub(super) async fn stop(mut self) -> Result<(), Error> {
-        // SIGINT is Postgres' fast stop: it ends sessions, SIGTERM would wait for them.
+    pub(super) async fn stop(mut self) -> Result<(), EmbeddedError> {
+        // SIGINT is Postgres' fast shutdown: it ends sessions; SIGTERM would wait for them.
         self.signal(Signal::SIGINT);
-        if tokio::time::timeout(STOP_PATIENCE, self.child.wait()).await.is_err() {
-            tracing::warn!("Postgres did not stop in time; stopping it without order");
+        if tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
+            tracing::warn!("Postgres did not stop in time; killing it");
             self.signal(Signal::SIGQUIT);
-            let ended = tokio::time::timeout(STOP_PATIENCE, self.child.wait()).await;
+            let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
             if ended.is_err() {
-                return Err(Error::NoAnswer("it cannot be stopped".to_owned()));
+                return Err(EmbeddedError::NoAnswer("it cannot be stopped".to_owned()));
             }
         }
         Ok(())
@@ -147,13 +148,13 @@ impl Server {
         lines.into_iter().rev().collect::<Vec<_>>().join("; ")
     }
 
-    /// Of this start only: an older one's reasons would mislead.
+    /// Of this start only: reasons of older ones would mislead.
     fn log_end(&self) -> std::io::Result<Vec<u8>> {
         let mut file = fs::File::open(&self.log)?;
         let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(self.log_start.max(end.saturating_sub(LOG_TAIL))))?;
+        file.seek(SeekFrom::Start(self.log_start.max(end.saturating_sub(LOG_TAIL_BYTES))))?;
         let mut bytes = Vec::new();
-        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
@@ -177,13 +178,13 @@ fn may_pass(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-/// What the server said, where it did.
+/// The server's message, if there is one.
 pub(super) fn words(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Whoever gives up in the middle of a start leaves no server behind.
-impl Drop for Server {
+/// An aborted start leaves no server running.
+impl Drop for PostgresProcess {
     fn drop(&mut self) {
         self.signal(Signal::SIGINT);
     }

@@ -5,21 +5,21 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{
-    Client, Error, Page, Statement, Statements,
+    Client, Error, PageReader, Statement, Statements,
+    list_page::{ListPage, ScanPosition, max_scanned_rows},
     rows::{self, cut_at_page, message_columns},
-    slice::{Cut, Slice, looked_at},
     statements,
 };
 use crate::domain::{Message, MessageId, MessageKind, Phone, Status, UserId};
 
-/// Which messages a list shows.
+/// A filter for messages; all conditions that are set must hold.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Only what this business user sent.
+pub struct MessageFilter {
+    /// Only messages sent by this business user.
     pub sender: Option<UserId>,
-    /// Only what this phone is to get.
+    /// Only messages to this phone.
     pub recipient: Option<Phone>,
-    /// Only what this business user sent or is to get.
+    /// Only messages from or to this business user.
     pub user: Option<UserId>,
     /// Only accepted at this time or later.
     pub since: Option<OffsetDateTime>,
@@ -33,19 +33,18 @@ pub struct Filter {
     pub before: Option<MessageId>,
     /// Only younger than this one; then the oldest of those come first.
     pub after: Option<MessageId>,
-    /// When that one was accepted, if it is known: of a period the list goes on from there also when the message
-    /// itself was removed meanwhile.
+    /// When that message was accepted, if known: a list by time then continues even if the message was
+    /// removed meanwhile.
     pub from_at: Option<OffsetDateTime>,
-    /// Past so many.
     pub skip: usize,
-    /// Looks at the sender's messages although a recipient is given: there may be fewer of those.
+    /// Scan the sender's messages although a recipient is given: there may be fewer of those.
     pub by_sender: bool,
-    /// Looks at ten times as many rows as usual: for a list that cannot go on behind them.
+    /// Scan ten times as many rows: for lists without a cursor.
     pub far: bool,
 }
 
-/// The rows that a list looks at which cannot go on behind them.
-macro_rules! looked_at_far {
+/// Rows scanned by a list without a cursor.
+macro_rules! scanned_far_back {
     () => {
         "100000"
     };
@@ -59,33 +58,27 @@ statements! {
     ACCEPTED_AT = "SELECT created_at FROM messages WHERE id = $1";
 }
 
-/// How many one-way messages that can be listed are among the latest `most` of a business user.
-///
-/// # Errors
-/// Any failure of the database.
+/// Number of one-way messages among the latest `most` of a business user.
 pub async fn count_of_sender(client: &Client, sender: UserId, most: i64) -> Result<i64, Error> {
     let row = client.query_one(&COUNT_OF_SENDER, &[&sender.0, &most]).await?;
     Ok(row.try_get("count")?)
 }
 
-/// Messages by filter, newest first (with `after`: oldest first), at most
-/// [`PAGE_BYTES`](crate::domain::message::PAGE_BYTES) of content and one message more. Those whose rows cannot be read
-/// are left out, and others come in their place.
+/// Messages by filter, newest first (with `after`, oldest first), at most
+/// [`MAX_PAGE_BYTES`](crate::domain::message::MAX_PAGE_BYTES) of content and one more message. Rows that
+/// cannot be decoded are skipped.
 ///
-/// The order is that of ids. Of a period it is that of times: ids that an import kept say nothing of those,
-/// and by them everything would have to be read that is not of the period.
+/// Ordered by id, or by time if a period is given: imported ids do not follow time, and a scan by id would
+/// read everything outside the period.
 ///
-/// The part ends early behind a number of rows that do not match; see [`Slice`].
+/// The page ends early after a number of rows that do not match; see [`ListPage`].
 ///
-/// `None` when the one of a period from which it is to go on was removed, and nothing says when it was accepted.
-///
-/// # Errors
-/// Any failure of the database.
+/// `None` if the message to continue from was removed and its time is unknown.
 pub async fn list(
     client: &Client,
-    filter: &Filter,
+    filter: &MessageFilter,
     limit: usize,
-) -> Result<Option<Slice<Message>>, Error> {
+) -> Result<Option<ListPage<Message>>, Error> {
     let mut filter = filter.clone();
     if filter.is_of_period()
         && filter.from_at.is_none()
@@ -100,18 +93,18 @@ pub async fn list(
     if filter.sender.is_none() || filter.recipient.is_none() || found.cut.is_none() {
         return Ok(Some(found));
     }
-    // The recipient has very many messages, and where the list would go on is a message of somebody else, of which
-    // this sender learns nothing.
-    let filter = Filter { by_sender: true, ..filter };
+    // The recipient has very many messages, and the scan position would be a message of another sender, which
+    // must not be disclosed.
+    let filter = MessageFilter { by_sender: true, ..filter };
     Ok(Some(list_by(client, filter, limit).await?))
 }
 
 async fn list_by(
     client: &Client,
-    mut filter: Filter,
+    mut filter: MessageFilter,
     limit: usize,
-) -> Result<Slice<Message>, Error> {
-    let mut page = Page::new(limit);
+) -> Result<ListPage<Message>, Error> {
+    let mut page = PageReader::new(limit);
     while let Some(left) = page.left() {
         let (statement, wanted) = statement(&filter, left);
         let rows = client.query(&statement, &wanted.values()).await?;
@@ -127,34 +120,34 @@ async fn list_by(
         filter.skip = 0;
     }
     if page.found.len() >= limit || filter.far {
-        return Ok(Slice { items: page.found, cut: None });
+        return Ok(ListPage { items: page.found, cut: None });
     }
     let cut = cut(client, &filter).await?;
-    Ok(Slice::new(page.found, cut, |message, cut| is_behind(&filter, message, cut)))
+    Ok(ListPage::new(page.found, cut, |message, cut| is_behind(&filter, message, cut)))
 }
 
-/// Up to which row the list was looked at; `None` when that was its end.
-async fn cut(client: &Client, filter: &Filter) -> Result<Option<Cut>, Error> {
+/// The row up to which the list was scanned; `None` at its end.
+async fn cut(client: &Client, filter: &MessageFilter) -> Result<Option<ScanPosition>, Error> {
     let (statement, wanted) = last_looked_at(filter);
     let Some(row) = client.query_opt(&statement, &wanted.values()).await? else { return Ok(None) };
     let at = if filter.is_of_period() { Some(row.try_get("created_at")?) } else { None };
-    Ok(Some(Cut { at, id: row.try_get("id")? }))
+    Ok(Some(ScanPosition { at, id: row.try_get("id")? }))
 }
 
-fn is_behind(filter: &Filter, message: &Message, cut: &Cut) -> bool {
+fn is_behind(filter: &MessageFilter, message: &Message, cut: &ScanPosition) -> bool {
     let place = (cut.at.map(|_| message.created_at), message.id.0);
     if filter.after.is_some() { place > (cut.at, cut.id) } else { place < (cut.at, cut.id) }
 }
 
 /// Conditions and their values.
 #[derive(Default)]
-struct Where {
+struct MessageConditions {
     sql: Vec<String>,
     values: Vec<Box<dyn ToSql + Sync + Send>>,
 }
 
-impl Where {
-    /// Only the conditions that are asked for: a plan for "or is null" would use no index.
+impl MessageConditions {
+    /// Only the conditions that are set: a plan for "or is null" would use no index.
     fn add<T: ToSql + Sync + Send + 'static>(&mut self, condition: &str, value: Option<T>) {
         if let Some(value) = value {
             let place = self.place(value);
@@ -176,8 +169,8 @@ impl Where {
     }
 }
 
-impl Filter {
-    /// Whether a period is asked for, and nobody's messages by which the others could be left out.
+impl MessageFilter {
+    /// Whether a period is given, and no party whose messages would narrow the scan.
     pub fn is_of_period(&self) -> bool {
         (self.since.is_some() || self.until.is_some())
             && self.sender.is_none()
@@ -190,10 +183,10 @@ impl Filter {
     }
 
     fn looked_at(&self) -> &'static str {
-        if self.far { looked_at_far!() } else { looked_at!() }
+        if self.far { scanned_far_back!() } else { max_scanned_rows!() }
     }
 
-    /// By which index the rows are found that are looked at.
+    /// The index of the scan.
     fn source(&self) -> Source {
         let recipient = self.recipient.as_ref().filter(|_| !self.by_sender);
         match (recipient, self.sender, self.user, self.status) {
@@ -205,8 +198,8 @@ impl Filter {
         }
     }
 
-    /// What the rows that are looked at have to be, beside those conditions by which they are found.
-    fn add_conditions(&self, wanted: &mut Where) {
+    /// The conditions on scanned rows, except those of the index.
+    fn add_conditions(&self, wanted: &mut MessageConditions) {
         let source = self.source();
         wanted.sql.push("m.deleted_at IS NULL".to_owned());
         let sender = self.sender.filter(|_| !matches!(source, Source::Sender(_)));
@@ -231,16 +224,16 @@ enum Source {
     All,
 }
 
-fn statement(filter: &Filter, limit: i64) -> (Statement, Where) {
-    let mut wanted = Where::default();
+fn statement(filter: &MessageFilter, limit: i64) -> (Statement, MessageConditions) {
+    let mut wanted = MessageConditions::default();
     wanted.place(limit);
     wanted.place(i64::try_from(filter.skip).unwrap_or(i64::MAX));
     if filter.is_of_period() { by_time(filter, wanted) } else { by_id(filter, wanted) }
 }
 
-/// Finds the last of the rows that [`statement`] looks at.
-fn last_looked_at(filter: &Filter) -> (Statement, Where) {
-    let mut wanted = Where::default();
+/// Finds the last row that [`statement`] scans.
+fn last_looked_at(filter: &MessageFilter) -> (Statement, MessageConditions) {
+    let mut wanted = MessageConditions::default();
     let direction = filter.order();
     let (columns, rows, order) = if filter.is_of_period() {
         let columns = "m.created_at, m.id";
@@ -256,22 +249,27 @@ fn last_looked_at(filter: &Filter) -> (Statement, Where) {
     (Statement::built(concat!(module_path!(), "::last_looked_at"), sql), wanted)
 }
 
-/// The rows that a list by id looks at.
-fn looked_at_by_id(filter: &Filter, columns: &str, wanted: &mut Where) -> String {
-    let mut found = Where { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
+/// The scan of a list by id.
+fn looked_at_by_id(
+    filter: &MessageFilter,
+    columns: &str,
+    wanted: &mut MessageConditions,
+) -> String {
+    let mut found =
+        MessageConditions { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
     let mut from = "messages m".to_owned();
     match filter.source() {
         Source::Recipient(phone) => found.add("m.recipient_phone =", Some(phone)),
         Source::Sender(id) => found.add("m.sender_user_id =", Some(id)),
         Source::User(id) => {
             let n = found.place(id);
-            // Each side by its own index, merged in their order; one condition with "or" would use none.
+            // Each side by its own index, merged in order; one condition with "or" would use none.
             from = format!(
                 "(SELECT * FROM messages WHERE sender_user_id = ${n} UNION ALL \
                  SELECT * FROM messages WHERE recipient_user_id = ${n}) AS m"
             );
         }
-        // In these words, for which there is an index.
+        // Written as in the partial index.
         Source::Failed => found.sql.push("m.status = 4".to_owned()),
         Source::All => {}
     }
@@ -286,7 +284,7 @@ fn looked_at_by_id(filter: &Filter, columns: &str, wanted: &mut Where) -> String
     )
 }
 
-fn by_id(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
+fn by_id(filter: &MessageFilter, mut wanted: MessageConditions) -> (Statement, MessageConditions) {
     let rows = looked_at_by_id(filter, "m.*", &mut wanted);
     filter.add_conditions(&mut wanted);
     wanted.add("m.created_at >=", filter.since);
@@ -302,9 +300,14 @@ fn by_id(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
     (Statement::built(concat!(module_path!(), "::by_id"), sql), wanted)
 }
 
-/// The rows that a list of a period looks at: what is finished and what is not have an index each.
-fn sides_looked_at(filter: &Filter, columns: &str, wanted: &mut Where) -> Vec<String> {
-    let mut found = Where { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
+/// The scan of a list by time: finished and unfinished messages have an index each.
+fn sides_looked_at(
+    filter: &MessageFilter,
+    columns: &str,
+    wanted: &mut MessageConditions,
+) -> Vec<String> {
+    let mut found =
+        MessageConditions { sql: Vec::new(), values: std::mem::take(&mut wanted.values) };
     found.add("m.created_at >=", filter.since);
     found.add("m.created_at <", filter.until);
     for (id, sign) in [(filter.before, "<"), (filter.after, ">")] {
@@ -330,11 +333,14 @@ fn sides_looked_at(filter: &Filter, columns: &str, wanted: &mut Where) -> Vec<St
     sides
 }
 
-fn by_time(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
+fn by_time(
+    filter: &MessageFilter,
+    mut wanted: MessageConditions,
+) -> (Statement, MessageConditions) {
     let sides = sides_looked_at(filter, "m.*", &mut wanted);
     filter.add_conditions(&mut wanted);
     let order = format!("ORDER BY m.created_at {order}, m.id {order}", order = filter.order());
-    // No more of either side is read than is shown.
+    // No more rows of either side are read than are shown.
     let shown: Vec<String> = sides
         .iter()
         .map(|side| {
@@ -354,8 +360,8 @@ fn by_time(filter: &Filter, mut wanted: Where) -> (Statement, Where) {
     (Statement::built(concat!(module_path!(), "::by_time"), sql), wanted)
 }
 
-/// The forms of a list: each filter alone, several together, and each of those from the newest, before a
-/// message and after one.
+/// All variants: each filter alone, several together, and each from the newest, before a message and after
+/// one.
 pub(in crate::store) fn built() -> Vec<Statement> {
     let (id, time) = (Some(MessageId(Uuid::nil())), Some(OffsetDateTime::UNIX_EPOCH));
     let user = Some(UserId(Uuid::nil()));
@@ -363,21 +369,26 @@ pub(in crate::store) fn built() -> Vec<Statement> {
     let kind = Some(MessageKind::OneWay);
     let (waits, ended) = (Some(Status::Pending), Some(Status::Delivered));
     let filters = [
-        Filter::default(),
-        Filter { sender: user, ..Filter::default() },
-        Filter { recipient: phone.clone(), ..Filter::default() },
-        Filter { user, ..Filter::default() },
-        Filter { status: waits, ..Filter::default() },
-        Filter { status: Some(Status::Failed), ..Filter::default() },
-        Filter { sender: user, recipient: phone.clone(), ..Filter::default() },
-        Filter { sender: user, recipient: phone.clone(), by_sender: true, ..Filter::default() },
-        Filter { sender: user, user, ..Filter::default() },
-        Filter { kind, ..Filter::default() },
-        Filter { since: time, ..Filter::default() },
-        Filter { until: time, ..Filter::default() },
-        Filter { since: time, until: time, kind, status: waits, ..Filter::default() },
-        Filter { since: time, until: time, kind, status: ended, ..Filter::default() },
-        Filter {
+        MessageFilter::default(),
+        MessageFilter { sender: user, ..MessageFilter::default() },
+        MessageFilter { recipient: phone.clone(), ..MessageFilter::default() },
+        MessageFilter { user, ..MessageFilter::default() },
+        MessageFilter { status: waits, ..MessageFilter::default() },
+        MessageFilter { status: Some(Status::Failed), ..MessageFilter::default() },
+        MessageFilter { sender: user, recipient: phone.clone(), ..MessageFilter::default() },
+        MessageFilter {
+            sender: user,
+            recipient: phone.clone(),
+            by_sender: true,
+            ..MessageFilter::default()
+        },
+        MessageFilter { sender: user, user, ..MessageFilter::default() },
+        MessageFilter { kind, ..MessageFilter::default() },
+        MessageFilter { since: time, ..MessageFilter::default() },
+        MessageFilter { until: time, ..MessageFilter::default() },
+        MessageFilter { since: time, until: time, kind, status: waits, ..MessageFilter::default() },
+        MessageFilter { since: time, until: time, kind, status: ended, ..MessageFilter::default() },
+        MessageFilter {
             sender: user,
             recipient: phone,
             user,
@@ -385,14 +396,14 @@ pub(in crate::store) fn built() -> Vec<Statement> {
             until: time,
             status: waits,
             kind,
-            ..Filter::default()
+            ..MessageFilter::default()
         },
     ];
-    let far = Filter { sender: user, kind, far: true, ..Filter::default() };
+    let far = MessageFilter { sender: user, kind, far: true, ..MessageFilter::default() };
     let mut forms = vec![statement(&far, 1).0];
     for filter in filters {
         for (before, after) in [(None, None), (id, None), (None, id)] {
-            let filter = Filter { before, after, from_at: time, ..filter.clone() };
+            let filter = MessageFilter { before, after, from_at: time, ..filter.clone() };
             forms.push(statement(&filter, 1).0);
             forms.push(last_looked_at(&filter).0);
         }
@@ -400,7 +411,7 @@ pub(in crate::store) fn built() -> Vec<Statement> {
     forms
 }
 
-/// When a message was accepted from which a list goes on. One that was removed meanwhile may tell by its id.
+/// When the message to continue from was accepted. The id may tell it if the message was removed.
 async fn accepted_at(client: &Client, id: MessageId) -> Result<Option<OffsetDateTime>, Error> {
     if let Some(row) = client.query_opt(&ACCEPTED_AT, &[&id.0]).await? {
         return Ok(Some(row.try_get("created_at")?));

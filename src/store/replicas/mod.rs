@@ -18,30 +18,30 @@ use std::{
 
 use deadpool::managed::{Object, PoolError, TimeoutType, Timeouts};
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::{config::Host, types::PgLsn};
+use tokio_postgres::types::PgLsn;
 
 use super::{
-    Client, Error, Group, Statements as _,
-    client::Meters,
-    pool::{self, Pool},
-    primary::Finder,
+    Client, Error, StatementGroup, Statements as _,
+    client::StatementMetrics,
+    connect::{self, Pool, name},
+    primary::PrimaryConnector,
     statement::statements,
 };
-use crate::domain::replica::{Measured, Positions, Standing, Watch};
+use crate::domain::replica::{LagMeasurement, LogPositions, ReplicaHealth, ReplicaMonitor};
 
 pub use watch::ReplicasWork;
 
 /// How long a copy may take for a connection or an answer; then the original is asked.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the original may take to say where its log ends.
-const POSITION_PATIENCE: Duration = Duration::from_millis(500);
+const POSITION_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a read waits for a copy to replay the last of the log, and how often it looks.
 const CATCH_UP: Duration = Duration::from_millis(25);
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a read waits for one of a copy's connections to become free.
 const CROWD: Duration = Duration::from_millis(50);
 /// Reads that may wait for the position; more go to the original.
-const WAITING: usize = 1024;
+const QUEUE_CAPACITY: usize = 1024;
 
 statements! {
     POSITION = "SELECT lsn, pg_walfile_name(lsn) AS file FROM pg_current_wal_lsn() AS lsn";
@@ -67,8 +67,8 @@ pub struct Replicas {
 struct Inner {
     /// One connection to the original for questions about its log: they must not wait for sends.
     original: Pool,
-    meters: Arc<Meters>,
-    positions: Mutex<Positions>,
+    meters: Arc<StatementMetrics>,
+    positions: Mutex<LogPositions>,
     questions: mpsc::Sender<oneshot::Sender<Position>>,
     turn: AtomicUsize,
     replicas: Vec<Replica>,
@@ -79,7 +79,7 @@ struct Replica {
     pool: Pool,
     /// One connection for measuring, so that a crowd of reads does not look like a failure.
     probe: Pool,
-    meters: Arc<Meters>,
+    meters: Arc<StatementMetrics>,
     judged: Mutex<Judged>,
     reads: metrics::Counter,
 }
@@ -87,7 +87,7 @@ struct Replica {
 /// What is thought of a copy.
 #[derive(Default)]
 struct Judged {
-    watch: Watch,
+    watch: ReplicaMonitor,
     lag: Option<Duration>,
     fault: Option<String>,
     /// The line of history it follows; unknown until it was found to be a copy of the original.
@@ -100,7 +100,7 @@ pub struct ReplicaState {
     /// Its host and port.
     pub name: Arc<str>,
     /// Whether it is read from.
-    pub standing: Standing,
+    pub standing: ReplicaHealth,
     /// How far it lagged when last measured.
     pub lag: Option<Duration>,
     /// Why it is left out.
@@ -141,14 +141,14 @@ impl Replicas {
         original: tokio_postgres::Config,
         replicas: Vec<tokio_postgres::Config>,
         size: usize,
-        meters: &Arc<Meters>,
+        meters: &Arc<StatementMetrics>,
     ) -> Result<(Replicas, ReplicasWork), Error> {
-        let (questions, asked) = mpsc::channel(WAITING);
+        let (questions, asked) = mpsc::channel(QUEUE_CAPACITY);
         let replica = |config| Replica::new(config, size, meters);
         let replicas = replicas.into_iter().map(replica).collect::<Result<_, _>>();
         let replicas = Replicas {
             inner: Arc::new(Inner {
-                original: pool::pool(original, 1, PATIENCE)?,
+                original: connect::pool(original, 1, PROBE_TIMEOUT)?,
                 meters: Arc::clone(meters),
                 positions: Mutex::default(),
                 questions,
@@ -180,15 +180,19 @@ impl Replicas {
         F: Future<Output = Result<T, Error>>,
     {
         let replica = self.inner.next().ok_or(PassedOver::NoneUsable)?;
-        let wanted = tokio::time::timeout(POSITION_PATIENCE, self.position()).await;
+        let wanted = tokio::time::timeout(POSITION_TIMEOUT, self.position()).await;
         let wanted = wanted.ok().flatten().ok_or(PassedOver::NoPosition)?;
         if replica.judged().timeline != Some(wanted.timeline) {
             return Err(PassedOver::Behind);
         }
-        let waits = Timeouts { wait: Some(CROWD), create: Some(PATIENCE), recycle: Some(PATIENCE) };
+        let waits = Timeouts {
+            wait: Some(CROWD),
+            create: Some(PROBE_TIMEOUT),
+            recycle: Some(PROBE_TIMEOUT),
+        };
         let attempt = async {
             let client = match replica.pool.timeout_get(&waits).await {
-                Ok(client) => replica.client(client, Group::Lists),
+                Ok(client) => replica.client(client, StatementGroup::Lists),
                 Err(PoolError::Timeout(TimeoutType::Wait)) => return Ok(Read::Busy),
                 Err(error) => return Err(Error::from(error)),
             };
@@ -197,7 +201,7 @@ impl Replicas {
             }
             query(client).await.map(Read::Found)
         };
-        match tokio::time::timeout(PATIENCE, attempt).await {
+        match tokio::time::timeout(PROBE_TIMEOUT, attempt).await {
             Ok(Ok(Read::Found(found))) => {
                 replica.reads.increment(1);
                 Ok(found)
@@ -208,7 +212,7 @@ impl Replicas {
                 // A broken connection speaks for all of them; anything else, such as a query that was
                 // in the way of the replay, for itself.
                 if matches!(error, Error::Unavailable(_)) {
-                    replica.judge(Measured::Gone, Some(error.to_string()));
+                    replica.judge(LagMeasurement::Gone, Some(error.to_string()));
                 }
                 Err(PassedOver::Failed)
             }
@@ -246,7 +250,7 @@ impl Inner {
 
     async fn original_client(&self) -> Result<Client, Error> {
         let object = self.original.get().await?;
-        Ok(Client::new(object, Group::Nodes, Arc::clone(&self.meters)))
+        Ok(Client::new(object, StatementGroup::Nodes, Arc::clone(&self.meters)))
     }
 
     async fn ask_original(&self) -> Result<Position, Error> {
@@ -262,7 +266,7 @@ impl Inner {
         Ok(Position { timeline, lsn })
     }
 
-    fn positions(&self) -> MutexGuard<'_, Positions> {
+    fn positions(&self) -> MutexGuard<'_, LogPositions> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -277,7 +281,7 @@ async fn reaches(client: &Client, wanted: u64) -> Result<bool, Error> {
         if begun.elapsed() >= CATCH_UP {
             return Ok(false);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -290,12 +294,12 @@ impl Replica {
     fn new(
         config: tokio_postgres::Config,
         size: usize,
-        meters: &Arc<Meters>,
+        meters: &Arc<StatementMetrics>,
     ) -> Result<Replica, Error> {
         let name: Arc<str> = name(&config).into();
         Ok(Replica {
-            pool: pool::pool(config.clone(), size, PATIENCE)?,
-            probe: pool::pool(config, 1, PATIENCE)?,
+            pool: connect::pool(config.clone(), size, PROBE_TIMEOUT)?,
+            probe: connect::pool(config, 1, PROBE_TIMEOUT)?,
             meters: Arc::clone(meters),
             judged: Mutex::default(),
             reads: metrics::counter!("esh3ar_replica_reads_total", "replica" => name.to_string()),
@@ -303,7 +307,7 @@ impl Replica {
         })
     }
 
-    fn client(&self, object: Object<Finder>, group: Group) -> Client {
+    fn client(&self, object: Object<PrimaryConnector>, group: StatementGroup) -> Client {
         Client::new(object, group, Arc::clone(&self.meters))
     }
 
@@ -312,7 +316,7 @@ impl Replica {
     }
 
     fn is_usable(&self) -> bool {
-        self.judged().watch.standing() == Standing::Usable
+        self.judged().watch.standing() == ReplicaHealth::Usable
     }
 
     fn state(&self) -> ReplicaState {
@@ -326,14 +330,14 @@ impl Replica {
     }
 
     /// Takes a measurement, or a failure, into account.
-    fn judge(&self, measured: Measured, fault: Option<String>) {
+    fn judge(&self, measured: LagMeasurement, fault: Option<String>) {
         let (before, after) = {
             let mut judged = self.judged();
             let before = judged.watch.standing();
             judged.watch = judged.watch.after(measured);
             judged.lag = measured.lag();
             judged.fault = fault;
-            if measured == Measured::Gone {
+            if measured == LagMeasurement::Gone {
                 judged.timeline = None;
             }
             (before, judged.watch.standing())
@@ -343,33 +347,23 @@ impl Replica {
             metrics::gauge!("esh3ar_replica_lag_seconds", "replica" => name.clone())
                 .set(lag.as_secs_f64());
         }
-        let usable = after == Standing::Usable;
+        let usable = after == ReplicaHealth::Usable;
         metrics::gauge!("esh3ar_replica_usable", "replica" => name).set(u8::from(usable));
         if after == before {
             return;
         }
         match after {
-            Standing::Usable => tracing::info!(replica, "a replica is read from"),
-            Standing::Lagging => {
+            ReplicaHealth::Usable => tracing::info!(replica, "a replica is read from"),
+            ReplicaHealth::Lagging => {
                 let lag = measured.lag().unwrap_or_default().as_secs_f64();
                 tracing::warn!(replica, lag, "a replica is left out: it lags");
             }
-            Standing::Down => {
+            ReplicaHealth::Down => {
                 let fault = self.state().fault.unwrap_or_default();
                 tracing::warn!(replica, fault, "a replica is left out");
                 // What hangs on a server that went must not be found when it is back.
                 self.pool.retain(|_, _| false);
             }
         }
-    }
-}
-
-/// Host and port: what is left of a URL without its secrets.
-pub fn name(config: &tokio_postgres::Config) -> String {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => format!("{host}:{port}"),
-        Some(Host::Unix(path)) => format!("{}:{port}", path.display()),
-        None => format!("localhost:{port}"),
     }
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Inner, PATIENCE, Position, Replica, Replicas, replayed};
+use super::{Inner, PROBE_TIMEOUT, Position, Replica, Replicas, replayed};
 use crate::{
-    domain::replica::Measured,
-    store::{Error, Group, Statements as _, statement::statements},
+    domain::replica::LagMeasurement,
+    store::{Error, StatementGroup, Statements as _, statement::statements},
 };
 
 /// How often each copy is measured: one that stalls has to be left out within two seconds.
@@ -72,7 +72,7 @@ impl ReplicasWork {
         for replica in &inner.replicas {
             match inner.ask_original().await {
                 Ok(_) => measure(inner, replica).await,
-                Err(error) => replica.judge(Measured::Gone, Some(error.to_string())),
+                Err(error) => replica.judge(LagMeasurement::Gone, Some(error.to_string())),
             }
         }
     }
@@ -85,7 +85,7 @@ async fn answer(mut asked: mpsc::Receiver<oneshot::Sender<Position>>, replicas: 
         while let Ok(next) = asked.try_recv() {
             waiting.push(next);
         }
-        match tokio::time::timeout(PATIENCE, replicas.inner.ask_original()).await {
+        match tokio::time::timeout(PROBE_TIMEOUT, replicas.inner.ask_original()).await {
             Ok(Ok(position)) => {
                 for reply in waiting {
                     let _ = reply.send(position);
@@ -108,21 +108,21 @@ async fn measure_for_ever(inner: &Inner, number: usize) {
 
 async fn measure(inner: &Inner, replica: &Replica) {
     // While the original is away nothing can be said of its copies; nor is any of them read then.
-    let Ok(Ok(position)) = tokio::time::timeout(PATIENCE, inner.ask_original()).await else {
+    let Ok(Ok(position)) = tokio::time::timeout(PROBE_TIMEOUT, inner.ask_original()).await else {
         return;
     };
-    let found = match tokio::time::timeout(PATIENCE, look(inner, replica, position)).await {
+    let found = match tokio::time::timeout(PROBE_TIMEOUT, look(inner, replica, position)).await {
         Ok(found) => found,
-        Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no answer in {} s", PROBE_TIMEOUT.as_secs())),
     };
     match found {
         Ok((followed, measured)) => {
             replica.judged().timeline = Some(followed);
-            let fault = measured.lag().filter(|lag| *lag > crate::domain::replica::TOO_FAR);
+            let fault = measured.lag().filter(|lag| *lag > crate::domain::replica::MAX_LAG);
             let fault = fault.map(|lag| format!("lags {:.1} s", lag.as_secs_f64()));
             replica.judge(measured, fault);
         }
-        Err(fault) => replica.judge(Measured::Gone, Some(fault)),
+        Err(fault) => replica.judge(LagMeasurement::Gone, Some(fault)),
     }
 }
 
@@ -131,11 +131,11 @@ async fn look(
     inner: &Inner,
     replica: &Replica,
     wanted: Position,
-) -> Result<(i64, Measured), String> {
+) -> Result<(i64, LagMeasurement), String> {
     let asked = Instant::now();
     let words = |error: Error| error.to_string();
     let object = replica.probe.get().await.map_err(|error| words(error.into()))?;
-    let client = replica.client(object, Group::Nodes);
+    let client = replica.client(object, StatementGroup::Nodes);
     let copy = introduce(&client).await.map_err(words)?.ok_or("it is no replica")?;
     if replica.judged().timeline.is_none() && system(inner).await.map_err(words)? != copy.system {
         return Err("it is a replica of another database".to_owned());
@@ -150,7 +150,7 @@ async fn look(
         reached = replayed(&client).await.map_err(words)?;
         if reached >= wanted.lsn {
             let lag = if n == 0 { Duration::ZERO } else { asked.elapsed() };
-            return Ok((copy.timeline, Measured::Lag(lag)));
+            return Ok((copy.timeline, LagMeasurement::Lag(lag)));
         }
     }
     Ok((copy.timeline, inner.positions().lag(reached, Instant::now())))

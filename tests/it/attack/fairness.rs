@@ -11,7 +11,7 @@ use std::{
 
 use esh3ar::{
     domain::{Status, UserId},
-    store::{LOOKED_AT, Statements as _, Store, messages},
+    store::{MAX_SCANNED_ROWS, Statements as _, Store, messages},
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -175,17 +175,17 @@ async fn a_list_of_few_among_many_looks_at_so_many_rows_a_page_and_ends() {
         })
     };
     let sender = UserId(value(id).await.unwrap().parse().unwrap());
-    let filter = messages::Filter {
+    let filter = messages::MessageFilter {
         sender: Some(sender),
         status: Some(Status::Failed),
-        ..messages::Filter::default()
+        ..messages::MessageFilter::default()
     };
     client.batch_execute("BEGIN").await.unwrap();
     let found = messages::list(&client, &filter, 50).await.unwrap().unwrap();
     let seen: usize = value(looked).await.unwrap().parse().unwrap();
     client.batch_execute("ROLLBACK").await.unwrap();
     assert!(found.items.is_empty() && found.cut.is_some(), "{found:?}");
-    assert!(seen <= 2 * LOOKED_AT + 1000, "{seen} rows were read for a page");
+    assert!(seen <= 2 * MAX_SCANNED_ROWS + 1000, "{seen} rows were read for a page");
 
     // The walk ends, and finds the only one.
     let walk = async |token: &str, filter: &str| {

@@ -115,7 +115,7 @@ async fn silence_half_heads_and_pings_keep_nobody_out() {
     }
     let labels = [("listener", "http"), ("reason", "unauthenticated")];
     assert!(metric(&server, "esh3ar_http_connections_ended_total", &labels).await > 0.0);
-    let told = server.log().matches("the longest idle ones are closed").count();
+    let told = server.log().matches("closing the longest idle ones").count();
     assert!((1..=2).contains(&told), "{told} warnings");
 }
 

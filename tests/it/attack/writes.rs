@@ -264,7 +264,7 @@ async fn a_party_begins_so_many_conversations_and_those_that_exist_stay_open() {
         if n >= 5 {
             assert_eq!(answer["code"], "rate_limited");
             let detail = answer["detail"].as_str().unwrap();
-            assert!(detail.contains("at most 5 new conversations a hour"), "{detail}");
+            assert!(detail.contains("at most 5 new conversations per hour"), "{detail}");
         }
     }
     // Those that are there are found, and talked in.

@@ -10,10 +10,10 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, Caller, access::Identity, tokens::Lifetime},
+    app::{App, Caller, identity::access::Identity, identity::tokens::Lifetime},
+    bench::checker::History,
+    bench::load::{self, ChatConversation, ChatLoad, LoadTarget, Plan, results::LoadResults},
     domain::{Party, Permission, Permissions, TokenId},
-    history::History,
-    load::{self, Chat, Plan, Talk, Target, figures::Figures},
 };
 
 use super::{Load, assert_balanced, beside, plan, target};
@@ -28,19 +28,20 @@ const SHOPS: usize = 2;
 const ENOUGH: u64 = 60;
 
 /// Business users and phones, each phone talking to each business user.
-pub async fn chat(server: &Server) -> (Target, Chat) {
+pub async fn chat(server: &Server) -> (LoadTarget, ChatLoad) {
     let (app, stop) = beside(server);
     let made = chat_over(server, &app).await;
     stop.cancel();
     made
 }
 
-async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
+async fn chat_over(server: &Server, app: &App) -> (LoadTarget, ChatLoad) {
     let target = target(server, app, PHONES).await;
     let may = Permissions::NONE.with(Permission::Chat);
     let (mut shops, mut talks) = (Vec::new(), Vec::new());
     for shop in 0..SHOPS {
-        let user = app.add_user(&operator(), &format!("desk {shop}"), may, None).await.unwrap();
+        let user =
+            app.identity.add_user(&operator(), &format!("desk {shop}"), may, None).await.unwrap();
         let caller = Caller {
             token: TokenId(uuid::Uuid::nil()),
             expires_at: None,
@@ -51,19 +52,21 @@ async fn chat_over(server: &Server, app: &App) -> (Target, Chat) {
             },
         };
         for (phone, (number, _)) in target.recipients.iter().enumerate() {
-            let (talk, _) = app.open_conversation(&caller, number).await.unwrap();
-            talks.push(Talk { id: talk.id.0, shop, phone });
+            let (talk, _) = app.chat.open(&caller, number).await.unwrap();
+            talks.push(ChatConversation { id: talk.id.0, shop, phone });
         }
         let party = Party::Business(user.id);
-        shops.push(app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token);
+        shops.push(
+            app.identity.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token,
+        );
     }
-    (target, Chat { shops, talks, replies: 0.5, read: 0.2 })
+    (target, ChatLoad { shops, talks, replies: 0.5, read: 0.2 })
 }
 
 /// Talk in the background.
-fn start(target: Target, chat: Chat, plan: Plan) -> Load {
+fn start(target: LoadTarget, chat: ChatLoad, plan: Plan) -> Load {
     Load::run(async move |progress, stop| {
-        load::talk(&target, &chat, &plan, progress, &stop).await.unwrap()
+        load::run_chat(&target, &chat, &plan, progress, &stop).await.unwrap()
     })
 }
 
@@ -120,7 +123,7 @@ impl Watch {
     }
 }
 
-fn assert_kept(figures: &Figures) {
+fn assert_kept(figures: &LoadResults) {
     assert!(figures.report.is_clean(), "{}", figures.report);
     assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
     assert!(figures.unread_counts >= (PHONES * SHOPS) as u64, "{}", figures.unread_counts);

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    client::{Event, HubClient},
-    load::{Plan, figures::Figures},
+    bench::load::{Plan, results::LoadResults},
+    client::{HubClient, HubEvent},
 };
 use serde_json::json;
 
@@ -27,7 +27,7 @@ const ENOUGH: u64 = 100;
 pub(super) async fn under_load<F: Future<Output = Cluster>>(
     mut cluster: Cluster,
     fault: impl FnOnce(Cluster) -> F,
-) -> (Cluster, Figures) {
+) -> (Cluster, LoadResults) {
     cluster.settled().await;
     let (app, stop) = over(cluster.engines.postgres.config());
     let mut target = super::target(&cluster.gateways[0], &app, RECIPIENTS).await;
@@ -70,7 +70,7 @@ pub(super) async fn under_load<F: Future<Output = Cluster>>(
 }
 
 /// Everything that was accepted arrived, once, in order, and the books balance.
-pub(super) async fn assert_kept(cluster: &Cluster, figures: &Figures) {
+pub(super) async fn assert_kept(cluster: &Cluster, figures: &LoadResults) {
     assert!(figures.report.is_clean(), "{}", figures.report);
     assert!(figures.accepted >= 2 * ENOUGH, "only {} were accepted", figures.accepted);
     let database = cluster.engines.postgres.connect().await;
@@ -246,7 +246,7 @@ async fn a_gateway_that_stops_moves_its_users_in_waves() {
         tokio::spawn(async move {
             loop {
                 match hub.next().await {
-                    Ok(Event::Close { allow_reconnect, .. }) => break assert!(allow_reconnect),
+                    Ok(HubEvent::Close { allow_reconnect, .. }) => break assert!(allow_reconnect),
                     Ok(_) => {}
                     Err(error) => panic!("no goodbye: {error}"),
                 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use esh3ar::{client::Error::Refused, load::Plan};
+use esh3ar::{bench::load::Plan, client::Error::Refused};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -43,7 +43,7 @@ async fn apart() -> Apart {
     let proxy = Proxy::start(Upstream::Unix(file)).await;
     let url = format!("postgres://esh3ar@127.0.0.1:{}/given?sslmode=disable", proxy.port);
     let server = Server::start_in(Folder::new(), &[("ESH3AR__DATABASE__URL", url.as_str())]).await;
-    owner.expect_error("the private Postgres ended by itself");
+    owner.expect_error("the embedded Postgres exited");
     server.expect_error("could not be stored");
     let mut config = tokio_postgres::Config::new();
     config.host_path(&socket).user("esh3ar").dbname("given");
@@ -211,7 +211,7 @@ async fn a_postgres_that_stalls_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_private_postgres_killed_under_load_is_found_whole_by_the_next_start() {
     let mut server = Server::start().await;
-    server.expect_error("the private Postgres ended by itself");
+    server.expect_error("the embedded Postgres exited");
     let (app, stop) = beside(&server);
     let target = target(&server, &app, 8).await;
     stop.cancel();
@@ -397,7 +397,7 @@ async fn a_full_disk_is_named_as_what_it_is() {
     let to = crate::support::number(0);
     let (code, text, _) = command(&["message", "send", "--from", "shop", "--to", &to, &content]);
     assert_eq!(code, Some(69), "{text}");
-    assert!(text.contains("disk of the database is full") && text.contains("make room"), "{text}");
+    assert!(text.contains("disk of the database is full") && text.contains("free space"), "{text}");
     let (code, text, found) = command(&["doctor", "--json"]);
     assert_eq!(code, Some(1), "{text}");
     let found: serde_json::Value = serde_json::from_slice(&found).unwrap();
@@ -408,7 +408,7 @@ async fn a_full_disk_is_named_as_what_it_is() {
         let of_it = of_it.unwrap_or_else(|| panic!("no {check} in {found}"));
         assert!(of_it["state"] == "FAIL", "{of_it}");
         assert!(of_it["found"].as_str().unwrap().contains(words), "{of_it}");
-        assert!(of_it["remedy"].as_str().unwrap().starts_with("make room"), "{of_it}");
+        assert!(of_it["remedy"].as_str().unwrap().starts_with("free "), "{of_it}");
     }
     // With room everything goes on by itself.
     std::fs::remove_file(&filler).unwrap();
@@ -420,7 +420,7 @@ async fn a_full_disk_is_named_as_what_it_is() {
     let output = crate::support::run(&server.data(), &["user", "list"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(69), "{text}");
-    assert!(text.contains("is full") && text.contains("make room on that disk"), "{text}");
+    assert!(text.contains("is full") && text.contains("free space on that disk"), "{text}");
     std::fs::remove_file(&filler).unwrap();
 }
 
@@ -456,7 +456,7 @@ async fn an_export_to_a_full_disk_leaves_nothing_half() {
         let (status, text) = run(&small);
         assert_eq!(status, Some(1), "{export:?}: {text}");
         assert!(text.contains("disk") && text.contains("full"), "{export:?}: {text}");
-        assert!(text.contains("make room"), "{export:?}: {text}");
+        assert!(text.contains("free space"), "{export:?}: {text}");
         assert_eq!(std::fs::read_to_string(&small).unwrap(), "earlier");
         assert_eq!(std::fs::read_dir(disk.folder.path()).unwrap().count(), 1, "{export:?}");
         let (status, text) = run(&large);

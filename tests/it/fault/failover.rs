@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    load::{Plan, Target, figures::Figures},
+    bench::load::{LoadTarget, Plan, results::LoadResults},
     store::{Error, Statements as _, Store, pool},
 };
 
@@ -79,9 +79,9 @@ impl Trio {
 /// Load, and a failover in the midst of it.
 async fn failed_over(
     mut trio: Trio,
-    target: Target,
+    target: LoadTarget,
     fault: impl FnOnce(&mut Postgres),
-) -> (Figures, Postgres, Trio) {
+) -> (LoadResults, Postgres, Trio) {
     let load = Load::start(target, Plan { rate: Some(100.0), ..plan() });
     load.accepted(ENOUGH).await;
     let begun = Instant::now();
@@ -105,7 +105,7 @@ async fn failed_over(
 }
 
 /// Each accepted message is a row of the new primary, once.
-async fn assert_stored(trio: &Trio, figures: &Figures) {
+async fn assert_stored(trio: &Trio, figures: &LoadResults) {
     let sql = "SELECT count(*), count(DISTINCT content) FROM messages";
     let row = trio.primary.connect().await.query_one(sql, &[]).await.unwrap();
     let (rows, contents): (i64, i64) = (row.get(0), row.get(1));
@@ -132,7 +132,7 @@ async fn a_killed_primary_s_standby_is_promoted_under_load() {
     let books = run_json(&cluster.gateways[0].data(), &["audit", "delivery"]);
     assert_eq!(books["unaccounted"], 0, "{books}");
     // Told once, of the failover, and not of the standbys that were asked at the start.
-    let told = |log: String| log.matches("another server takes the writes now").count();
+    let told = |log: String| log.matches("primary changed: another server accepts writes").count();
     for gateway in &cluster.gateways {
         assert_eq!(told(gateway.log()), 1, "{}", gateway.log());
     }

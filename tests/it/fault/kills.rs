@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use esh3ar::{app::failpoints::NAMES, load::Plan};
+use esh3ar::{app::failpoints::NAMES, bench::load::Plan};
 use futures_util::StreamExt as _;
 
 use super::{

@@ -21,9 +21,9 @@ use std::{
 };
 
 use esh3ar::{
-    app::{App, tokens::Lifetime},
+    app::{App, identity::tokens::Lifetime},
+    bench::load::{self, LoadProgress, LoadTarget, Plan, results::LoadResults},
     domain::{Party, Permission, Permissions, Phone},
-    load::{self, Plan, Progress, Target, figures::Figures},
     store::accounts::MobileStatus,
 };
 use tokio_util::sync::CancellationToken;
@@ -38,28 +38,30 @@ pub fn beside(server: &Server) -> (App, CancellationToken) {
 pub use crate::support::accounts::beside as over;
 
 /// A sender and recipients for load on a server.
-pub async fn target(server: &Server, app: &App, recipients: usize) -> Target {
+pub async fn target(server: &Server, app: &App, recipients: usize) -> LoadTarget {
     let may = Permissions::NONE.with(Permission::SendMessages);
-    let shop = app.add_user(&operator(), "load", may, None).await.unwrap();
+    let shop = app.identity.add_user(&operator(), "load", may, None).await.unwrap();
     let sender = app
+        .identity
         .issue_token(&operator(), &Party::Business(shop.id), Lifetime::Endless)
         .await
         .unwrap()
         .token;
     let phones: Vec<Phone> =
         (0..recipients).map(|n| Phone::parse(&number(n), None).unwrap()).collect();
-    app.put_mobiles(&operator(), &phones, MobileStatus::Verified).await.unwrap();
+    app.identity.put_mobiles(&operator(), &phones, MobileStatus::Verified).await.unwrap();
     let mut made = Vec::new();
     for phone in phones {
         let name = phone.as_str().to_owned();
         let token = app
+            .identity
             .issue_token(&operator(), &Party::Mobile(phone), Lifetime::Endless)
             .await
             .unwrap()
             .token;
         made.push((name, token));
     }
-    Target { url: server.base.clone(), sender, recipients: made, pid: None }
+    LoadTarget { url: server.base.clone(), sender, recipients: made, pid: None }
 }
 
 /// A few hundred messages a second, until the load is told to end.
@@ -83,24 +85,24 @@ pub const ENOUGH: u64 = 150;
 /// Load in the background. It ends when it is told to, and not after a time: how much a machine does in a
 /// second depends on what else it does.
 pub struct Load {
-    running: tokio::task::JoinHandle<Figures>,
-    progress: Arc<Progress>,
+    running: tokio::task::JoinHandle<LoadResults>,
+    progress: Arc<LoadProgress>,
     stop: CancellationToken,
 }
 
 impl Load {
-    pub fn start(target: Target, plan: Plan) -> Load {
+    pub fn start(target: LoadTarget, plan: Plan) -> Load {
         Load::run(async move |progress, stop| {
             load::run(&target, &plan, progress, &stop).await.unwrap()
         })
     }
 
     /// Load of this kind.
-    pub fn run<F>(work: impl FnOnce(Arc<Progress>, CancellationToken) -> F) -> Load
+    pub fn run<F>(work: impl FnOnce(Arc<LoadProgress>, CancellationToken) -> F) -> Load
     where
-        F: Future<Output = Figures> + Send + 'static,
+        F: Future<Output = LoadResults> + Send + 'static,
     {
-        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let (progress, stop) = (Arc::new(LoadProgress::default()), CancellationToken::new());
         let running = tokio::spawn(work(Arc::clone(&progress), stop.clone()));
         Load { running, progress, stop }
     }
@@ -127,13 +129,13 @@ impl Load {
     }
 
     /// Sends nothing more, waits for what is on its way, and checks the history.
-    pub async fn end(self) -> Figures {
+    pub async fn end(self) -> LoadResults {
         self.stop.cancel();
         self.running.await.unwrap()
     }
 
     /// Once more as many as before the fault, and then the end.
-    pub async fn healed(self) -> Figures {
+    pub async fn healed(self) -> LoadResults {
         self.accepted(ENOUGH).await;
         self.end().await
     }
@@ -141,7 +143,7 @@ impl Load {
 
 /// Everything accepted arrived, once, in order, where it should, and the run was worth it.
 #[track_caller]
-pub fn assert_kept(figures: &Figures) {
+pub fn assert_kept(figures: &LoadResults) {
     assert!(figures.report.is_clean(), "{}", figures.report);
     assert!(figures.accepted > ENOUGH, "only {} were accepted", figures.accepted);
 }

@@ -20,7 +20,7 @@ fn given_up(server: &Server) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
     let server = Server::start().await;
-    server.expect_error("a stored message cannot be read");
+    server.expect_error("cannot decode a stored message");
     server.expect_error("message given up");
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);
@@ -80,7 +80,7 @@ async fn one_poisonous_message_among_ten_thousand_harms_none_of_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_around_a_message_that_cannot_be_read_are_full() {
     let server = Server::start().await;
-    server.expect_error("a stored message cannot be read");
+    server.expect_error("cannot decode a stored message");
     server.expect_error("message given up");
     let shop = server.user("shop", "SendMessages");
     let phone = server.phone(PHONE);

@@ -7,9 +7,9 @@ use std::{
 };
 
 use esh3ar::{
-    app::{Caller, access::Identity, tokens::Lifetime},
+    app::{Caller, identity::access::Identity, identity::tokens::Lifetime},
+    bench::load::{self, ChatConversation, ChatLoad, Plan},
     domain::{Party, Permission, Permissions, TokenId, partitions},
-    load::{self, Chat, Plan, Talk},
 };
 
 use super::{Load, over, plan, target};
@@ -50,26 +50,27 @@ async fn one_business_with_many_conversations_is_the_work_of_all_workers() {
     let (app, ended) = over(cluster.engines.postgres.config());
     let mut target = target(&cluster.gateways[0], &app, PHONES).await;
     let may = Permissions::NONE.with(Permission::Chat);
-    let user = app.add_user(&operator(), "desk", may, None).await.unwrap();
+    let user = app.identity.add_user(&operator(), "desk", may, None).await.unwrap();
     let party = Party::Business(user.id);
     let identity =
         Identity::Business { id: user.id, name: user.name.as_str().into(), permissions: may };
     let caller = Caller { token: TokenId(uuid::Uuid::nil()), expires_at: None, identity };
     let mut talks = Vec::new();
     for (phone, (number, _)) in target.recipients.iter().enumerate() {
-        let (talk, _) = app.open_conversation(&caller, number).await.unwrap();
-        talks.push(Talk { id: talk.id.0, shop: 0, phone });
+        let (talk, _) = app.chat.open(&caller, number).await.unwrap();
+        talks.push(ChatConversation { id: talk.id.0, shop: 0, phone });
     }
-    let token = app.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
+    let token =
+        app.identity.issue_token(&operator(), &party, Lifetime::Endless).await.unwrap().token;
     ended.cancel();
     drop(app);
     // Phones write, and the business reads: it is the recipient of all.
-    let chat = Chat { shops: vec![token], talks, replies: 1.0, read: 0.1 };
+    let chat = ChatLoad { shops: vec![token], talks, replies: 1.0, read: 0.1 };
     target.url = cluster.gateways.iter().map(|one| one.base.as_str()).collect::<Vec<_>>().join(",");
     let stop = AtomicBool::new(false);
     let plan = Plan { rate: Some(150.0), ..plan() };
     let load = Load::run(async move |progress, stop| {
-        load::talk(&target, &chat, &plan, progress, &stop).await.unwrap()
+        load::run_chat(&target, &chat, &plan, progress, &stop).await.unwrap()
     });
     let enough = async {
         load.accepted(500).await;

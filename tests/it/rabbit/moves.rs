@@ -31,7 +31,7 @@ impl Log {
                 let taken = consumer.next(0).await;
                 log.0.lock().unwrap().extend(taken.wake_ups.iter().map(|w| (who, number(w))));
                 tokio::time::sleep(each).await;
-                taken.done();
+                taken.ack();
             }
         }))
     }

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    cache::{Cache, Key, Kind, redis::Admission},
+    cache::{Cache, CacheKey, CacheKind},
     domain::rate::Rate,
-    presence::Reach,
+    presence::RouteOutcome,
+    redis::RateAdmission,
 };
 
 use super::{Node, delivered, nudged, party, until};
@@ -15,32 +16,32 @@ use crate::support::{self, guard::free_port, redis::Redis};
 async fn everything_works(a: &Node, b: &Node) {
     // More than fit in one place of whatever divides keys among servers.
     let parties: Vec<_> = (0..40).map(party).collect();
-    let mut seats = Vec::new();
+    let mut registrations = Vec::new();
     for party in &parties[..30] {
-        seats.push(b.seat(party).await);
+        registrations.push(b.connect(party).await);
     }
     for party in &parties[..30] {
-        a.hands(party, Reach::Handed).await;
+        a.routes_as(party, RouteOutcome::Delivered).await;
     }
-    let reached = a.hand(&parties).await;
-    assert!(reached[..30].iter().all(|reach| *reach == Reach::Handed), "{reached:?}");
-    assert!(reached[30..].iter().all(|reach| *reach == Reach::Nowhere), "{reached:?}");
-    for seat in &mut seats {
-        delivered(seat).await;
+    let reached = a.route(&parties).await;
+    assert!(reached[..30].iter().all(|reach| *reach == RouteOutcome::Delivered), "{reached:?}");
+    assert!(reached[30..].iter().all(|reach| *reach == RouteOutcome::Offline), "{reached:?}");
+    for registration in &mut registrations {
+        delivered(registration).await;
     }
     let asked: Vec<_> = parties.iter().collect();
     let online = a.presence.are_online(&asked).await;
     assert_eq!(online.iter().filter(|online| **online).count(), 30);
-    drop(seats);
+    drop(registrations);
     for party in &parties {
-        a.hands(party, Reach::Nowhere).await;
+        a.routes_as(party, RouteOutcome::Offline).await;
     }
     for n in 0..10 {
         let (name, rates) = (format!("{n}"), [Rate { most: 5, window: Duration::from_secs(60) }]);
-        assert_eq!(a.redis.admit(&name, 4, true, &rates).await.unwrap(), Admission::Passed(4));
-        assert_eq!(b.redis.admit(&name, 4, false, &rates).await.unwrap(), Admission::Passed(1));
+        assert_eq!(a.redis.admit(&name, 4, true, &rates).await.unwrap(), RateAdmission::Passed(4));
+        assert_eq!(b.redis.admit(&name, 4, false, &rates).await.unwrap(), RateAdmission::Passed(1));
         a.redis.give_back(&name, 5, &rates).await.unwrap();
-        let key = Key::new(Kind::Unread, n, 1);
+        let key = CacheKey::new(CacheKind::Unread, n, 1);
         Cache::Redis(a.redis.clone()).put(key.clone(), "3".into(), Duration::from_secs(9)).await;
         let found = Cache::Redis(b.redis.clone()).get(&key).await;
         assert_eq!(found.as_deref(), Some(&b"3"[..]));
@@ -49,15 +50,15 @@ async fn everything_works(a: &Node, b: &Node) {
     let rates = [Rate { most: 5, window: Duration::from_secs(60) }];
     a.redis.admit("stays", 5, true, &rates).await.unwrap();
     for n in 0..2500 {
-        let key = Key::new(Kind::History, n, 1);
+        let key = CacheKey::new(CacheKind::History, n, 1);
         Cache::Redis(a.redis.clone()).put(key, "page".into(), Duration::from_secs(60)).await;
     }
     assert!(b.redis.forget_entries().await.unwrap() >= 2500);
     assert_eq!(b.redis.forget_entries().await.unwrap(), 0);
-    let key = Key::new(Kind::History, 7, 1);
+    let key = CacheKey::new(CacheKind::History, 7, 1);
     assert!(Cache::Redis(a.redis.clone()).get(&key).await.is_none());
     let refused = b.redis.admit("stays", 1, true, &rates).await.unwrap();
-    assert!(!matches!(refused, Admission::Passed(_)), "{refused:?}");
+    assert!(!matches!(refused, RateAdmission::Passed(_)), "{refused:?}");
 }
 
 /// Which the child is told to connect to: whom to trust is read from its environment.
@@ -84,8 +85,8 @@ async fn by_tls() {
     assert!(output.status.success(), "{said}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{said}");
     // And to nobody else.
-    let (redis, _heard) = esh3ar::cache::Redis::start(
-        esh3ar::cache::RedisSettings { target: url.parse().unwrap(), node: [1; 8].into() },
+    let (redis, _heard) = esh3ar::redis::Redis::start(
+        esh3ar::redis::RedisSettings { target: url.parse().unwrap(), node: [1; 8].into() },
         &tokio_util::task::TaskTracker::new(),
         &tokio_util::sync::CancellationToken::new(),
     );
@@ -112,8 +113,8 @@ async fn behind_sentinels_the_new_master_is_found() {
     let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
     everything_works(&a, &b).await;
     let phone = party(100);
-    let mut seat = b.seat(&phone).await;
-    a.hands(&phone, Reach::Handed).await;
+    let mut registration = b.connect(&phone).await;
+    a.routes_as(&phone, RouteOutcome::Delivered).await;
     master.kill();
     let began = Instant::now();
     until("the new master", async || {
@@ -121,11 +122,11 @@ async fn behind_sentinels_the_new_master_is_found() {
             .then_some(())
     })
     .await;
-    a.hands(&phone, Reach::Handed).await;
+    a.routes_as(&phone, RouteOutcome::Delivered).await;
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    nudged(&mut seat).await;
-    delivered(&mut seat).await;
-    drop(seat);
+    nudged(&mut registration).await;
+    delivered(&mut registration).await;
+    drop(registration);
     everything_works(&a, &b).await;
 }
 
@@ -137,13 +138,13 @@ async fn in_a_cluster() {
     let (a, b) = (Node::start(0xA, &url).await, Node::start(0xB, &url).await);
     everything_works(&a, &b).await;
     // Whoever loses the way by which it hears finds another, and looks.
-    let mut seat = b.seat(&party(100)).await;
-    while tokio::time::timeout(Duration::from_millis(300), seat.next()).await.is_ok() {}
+    let mut registration = b.connect(&party(100)).await;
+    while tokio::time::timeout(Duration::from_millis(300), registration.next()).await.is_ok() {}
     servers.iter().for_each(|server| server.disconnect("pubsub"));
-    nudged(&mut seat).await;
+    nudged(&mut registration).await;
     until("it to hear again", async || {
-        a.hand_one(&party(100)).await;
-        let heard = async { delivered(&mut seat).await };
+        a.route_one(&party(100)).await;
+        let heard = async { delivered(&mut registration).await };
         tokio::time::timeout(Duration::from_millis(300), heard).await.ok()
     })
     .await;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use esh3ar::{
-    cache::redis::Admission,
-    domain::rate::{Rate, Window},
+    domain::rate::{Rate, SlidingWindow},
+    redis::RateAdmission,
 };
 use proptest::{
     prelude::*,
@@ -66,7 +66,7 @@ async fn exactly(
 ) -> Result<(), TestCaseError> {
     // The second is the longer one: if both are exhausted it is the one to wait for.
     let rates = [Rate { most: limits.0, window: HOUR }, Rate { most: limits.1, window: HOUR * 2 }];
-    let mut model = [Window::default(), Window::default()];
+    let mut model = [SlidingWindow::default(), SlidingWindow::default()];
     let now = HOUR * 1000;
     for (which, step) in steps {
         let redis = &nodes[usize::from(*which)].redis;
@@ -83,8 +83,8 @@ async fn exactly(
                 let needed = if *all_or_none { *wanted } else { 1 };
                 let found = redis.admit(name, *wanted, *all_or_none, &rates).await.unwrap();
                 match found {
-                    Admission::Passed(passed) => prop_assert_eq!(passed, passes),
-                    Admission::Wait { rate, retry_after } => {
+                    RateAdmission::Passed(passed) => prop_assert_eq!(passed, passes),
+                    RateAdmission::Wait { rate, retry_after } => {
                         prop_assert_eq!(passes, 0);
                         prop_assert_eq!(rate, usize::from(rooms[1] < needed));
                         let window = rates[rate].window;
@@ -136,15 +136,15 @@ async fn strictly(
             }
             let before = Instant::now();
             match redis.admit(name, wanted, *all_or_none, &rates).await.unwrap() {
-                Admission::Passed(count) => {
+                RateAdmission::Passed(count) => {
                     passed.push((before, Instant::now(), count));
                     break;
                 }
-                Admission::Wait { retry_after, .. } if part == 0 => {
+                RateAdmission::Wait { retry_after, .. } if part == 0 => {
                     prop_assert!(retry_after <= WINDOW * 62 / 60, "{:?}", retry_after);
                     wait = retry_after;
                 }
-                Admission::Wait { retry_after, .. } => {
+                RateAdmission::Wait { retry_after, .. } => {
                     prop_assert!(part < 6, "after {:?} another {:?}", wait, retry_after);
                 }
             }
@@ -178,8 +178,8 @@ async fn two_processes_have_one_limit() {
     let mut passed = 0;
     for tried in tries.collect::<Vec<_>>() {
         match tried.await.unwrap() {
-            Admission::Passed(count) => passed += count,
-            Admission::Wait { rate, .. } => assert_eq!(rate, 0),
+            RateAdmission::Passed(count) => passed += count,
+            RateAdmission::Wait { rate, .. } => assert_eq!(rate, 0),
         }
     }
     assert_eq!(passed, 100);
@@ -191,8 +191,8 @@ async fn two_processes_have_one_limit() {
         assert_eq!(b.redis.wait_of(name, &rates).await.unwrap(), None);
     }
     let all = a.redis.admit("crowd", 8, true, &rates).await.unwrap();
-    assert!(matches!(all, Admission::Wait { rate: 0, .. }), "{all:?}");
-    assert_eq!(a.redis.admit("crowd", 8, false, &rates).await.unwrap(), Admission::Passed(7));
+    assert!(matches!(all, RateAdmission::Wait { rate: 0, .. }), "{all:?}");
+    assert_eq!(a.redis.admit("crowd", 8, false, &rates).await.unwrap(), RateAdmission::Passed(7));
 }
 
 /// A name that nobody counts under any more is not kept.

@@ -4,11 +4,11 @@ use std::{future::Future, sync::OnceLock};
 
 use esh3ar::{
     app::{
-        App, By, Clock, Error, Live, Role, Settings, failpoints::Failpoints, nodes::NodeSettings,
-        tokens::Lifetime, traces::Traces,
+        App, By, Clock, Error, NodeSettings, Role, RuntimeSettings, Settings,
+        failpoints::Failpoints, identity::tokens::Lifetime, traces::Traces,
     },
     cache::Cache,
-    config::Sources,
+    config::ConfigSources,
     domain::{Permissions, Phone},
     mail::Mailer,
     store::{Store, accounts::MobileStatus},
@@ -17,10 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What the use cases of a process need to know when the configuration says nothing.
 pub fn settings() -> Settings {
-    let config = esh3ar::config::load(Sources::default()).unwrap().config;
+    let config = esh3ar::config::load(ConfigSources::default()).unwrap().config;
     Settings {
         default_region: config.phone.default_region,
-        live: Live {
+        runtime: RuntimeSettings {
             retry: config.retry,
             limits: config.limits,
             access_token_ttl: config.auth.access_token_ttl,
@@ -106,9 +106,9 @@ where
 pub fn user(config: tokio_postgres::Config, name: &str, permissions: &str) -> String {
     let (name, permissions) = (name.to_owned(), Permissions::parse(permissions).unwrap());
     with_app(config, async move |app: App| {
-        app.add_user(&operator(), &name, permissions, None).await?;
-        let owner = app.token_owner(Some(&name), None, true).await?.unwrap();
-        Ok(app.issue_token(&operator(), &owner, Lifetime::Usual).await?.token)
+        app.identity.add_user(&operator(), &name, permissions, None).await?;
+        let owner = app.identity.token_owner(Some(&name), None, true).await?.unwrap();
+        Ok(app.identity.issue_token(&operator(), &owner, Lifetime::Usual).await?.token)
     })
 }
 
@@ -117,11 +117,12 @@ pub fn phones(config: tokio_postgres::Config, numbers: &[&str]) -> Vec<String> {
     let parsed = numbers.iter().map(|number| Phone::parse(number, None).unwrap());
     let phones: Vec<Phone> = parsed.collect();
     with_app(config, async move |app: App| {
-        app.put_mobiles(&operator(), &phones, MobileStatus::Verified).await?;
+        app.identity.put_mobiles(&operator(), &phones, MobileStatus::Verified).await?;
         let mut tokens = Vec::new();
         for phone in phones {
             let owner = esh3ar::domain::Party::Mobile(phone);
-            tokens.push(app.issue_token(&operator(), &owner, Lifetime::Usual).await?.token);
+            tokens
+                .push(app.identity.issue_token(&operator(), &owner, Lifetime::Usual).await?.token);
         }
         Ok(tokens)
     })
@@ -138,7 +139,8 @@ pub fn token(config: tokio_postgres::Config, arguments: &[&str]) -> String {
         Lifetime::For(esh3ar::config::duration::parse(&text).unwrap())
     });
     with_app(config, async move |app: App| {
-        let owner = app.token_owner(user.as_deref(), mobile.as_deref(), true).await?.unwrap();
-        Ok(app.issue_token(&operator(), &owner, lifetime).await?.token)
+        let owner =
+            app.identity.token_owner(user.as_deref(), mobile.as_deref(), true).await?.unwrap();
+        Ok(app.identity.issue_token(&operator(), &owner, lifetime).await?.token)
     })
 }

@@ -67,7 +67,7 @@ pub fn rows(config: tokio_postgres::Config, killed: bool) -> Vec<String> {
             let kinds = leased.iter().map(|row| row.get::<_, String>(0));
             let mut faults: Vec<String> =
                 kinds.map(|kind| format!("a leased job of kind {kind}")).collect();
-            match app.audit_delivery(time::OffsetDateTime::now_utc() - SINCE).await {
+            match app.admin.reconcile(time::OffsetDateTime::now_utc() - SINCE).await {
                 Ok(ledger) if ledger.unaccounted() > 0 => {
                     faults
                         .push(format!("{} messages unaccounted: {ledger:?}", ledger.unaccounted()));

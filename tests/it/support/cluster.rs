@@ -217,7 +217,7 @@ impl Worker {
         assert!(self.child.is_none());
         logs::watch(self.log_path());
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let before = self.log().matches("a worker, ready").count();
+        let before = self.log().matches("worker ready").count();
         let child = command(&self.folder.data())
             .arg("worker")
             .envs(self.environment.iter().cloned())
@@ -229,7 +229,7 @@ impl Worker {
         wait_for("the worker to be ready", || {
             let status = self.child.as_mut().unwrap().try_wait().unwrap();
             assert!(status.is_none(), "worker ended: {status:?}\n{}", self.log());
-            (self.log().matches("a worker, ready").count() > before).then_some(())
+            (self.log().matches("worker ready").count() > before).then_some(())
         })
         .await;
     }

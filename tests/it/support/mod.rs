@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use esh3ar::client::{Event, HubClient};
+use esh3ar::client::{HubClient, HubEvent};
 use serde_json::{Value, json};
 
 pub use self::{
@@ -138,12 +138,12 @@ pub async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The messages that an event brings, and whether they came as a page of the catch-up.
-pub fn messages(event: &Event) -> Option<(bool, Vec<Value>)> {
+pub fn messages(event: &HubEvent) -> Option<(bool, Vec<Value>)> {
     match event {
-        Event::Invocation { target, arguments } if target == "ReceiveMessage" => {
+        HubEvent::Invocation { target, arguments } if target == "ReceiveMessage" => {
             Some((false, arguments.clone()))
         }
-        Event::Invocation { target, arguments } if target == "ReceivePendingMessages" => {
+        HubEvent::Invocation { target, arguments } if target == "ReceivePendingMessages" => {
             Some((true, arguments[0].as_array().unwrap().clone()))
         }
         _ => None,

@@ -1,4 +1,4 @@
-//! `/admin/messages`: anybody's messages.
+//! `/admin/messages`: messages of all users.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -9,59 +9,66 @@ use crate::{
     app::messages::Sent,
     domain::{Message, MessageId, MessageKind, Status},
     server::{
-        context::{Context, Shared, cursor, timed_cursor},
+        context::{RequestContext, SharedContext, cursor, timed_cursor},
         http::messages::{SendBody, replayed},
         reply::{self, Problem, answer},
         view::{ExplanationView, MessageStoryView, MessageView},
     },
-    store::{Cut, messages::Filter},
+    store::{ScanPosition, messages::MessageFilter},
 };
 
-/// A message in the name of a business user.
+/// A message sent on behalf of a business user.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a message object with from")]
 #[schema(as = NewMessageAs)]
 pub(in crate::server) struct SendAsBody {
+    /// Id or name of the sending business user.
     from: String,
+    /// Phone number of the recipient; E.164, or national with phone.default_region.
     to: String,
+    /// At most 200 characters.
     subject: Option<String>,
+    /// 1 to 10,000 characters.
     content: String,
+    /// `text` (default) or `json`.
     content_type: Option<String>,
+    /// `low`, `normal` (default) or `high`.
     priority: Option<String>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
 /// `GET /admin/messages`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(try_list(&context).await)
 }
 
-async fn try_list(context: &Context) -> Result<Response, Problem> {
+async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let limit = context.limit()?;
-    let mut filter = Filter::default();
+    let mut filter = MessageFilter::default();
     if let Some(name) = context.parameter("status")? {
         filter.status = Some(Status::parse(&name).ok_or_else(|| {
-            let message = "the status is pending, sent, delivered, read or failed";
+            let message = "status must be pending, sent, delivered, read or failed";
             Problem::field("status", "unknown", message)
         })?);
     }
     if let Some(name) = context.parameter("type")? {
         filter.kind = Some(
             MessageKind::parse(&name)
-                .ok_or_else(|| Problem::field("type", "unknown", "the type is oneWay or chat"))?,
+                .ok_or_else(|| Problem::field("type", "unknown", "type must be oneWay or chat"))?,
         );
     }
     filter.recipient = context.phone("to")?;
     if let Some(name) = text_of(context, "from")? {
-        filter.sender = Some(context.app.find_user(&name).await?.id);
+        filter.sender = Some(context.app.identity.find_user(&name).await?.id);
     }
     if let Some(name) = text_of(context, "user")? {
-        filter.user = Some(context.app.find_user(&name).await?.id);
+        filter.user = Some(context.app.identity.find_user(&name).await?.id);
     }
     filter.since = context.time("since")?;
     filter.until = context.time("until")?;
-    // By cursor, or by the id of a message.
+    // By cursor, or by message id.
     filter.before = match context.parameter("before")? {
         Some(id) => Some(parse_id(&id)?),
         None => None,
@@ -69,12 +76,12 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
     if let Some((after, at)) = context.after_message()? {
         (filter.before, filter.from_at) = (Some(after), at);
     }
-    let found = context.app.list_all_messages(&by, &filter, limit).await?;
+    let found = context.app.messages.list_all(&by, &filter, limit).await?;
     let by_time = filter.is_of_period();
     let next = |last: &Message| {
         if by_time { timed_cursor(last.created_at, last.id) } else { cursor(last.id) }
     };
-    let behind = |cut: Cut| match cut.at {
+    let behind = |cut: ScanPosition| match cut.at {
         Some(at) => Some(timed_cursor(at, MessageId(cut.id))),
         None => behind(cut),
     };
@@ -82,11 +89,11 @@ async fn try_list(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `POST /admin/messages`.
-pub async fn send(context: Shared) -> Response {
+pub async fn send(context: SharedContext) -> Response {
     answer(try_send(&context).await)
 }
 
-async fn try_send(context: &Context) -> Result<Response, Problem> {
+async fn try_send(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: SendAsBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
@@ -96,8 +103,11 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
     let key = context.request_key()?;
     let text =
         |message: &Message| serde_json::to_string(&MessageView::from(message)).unwrap_or_default();
-    let sent =
-        context.app.send_as(&by, &from, request, key, |message| (202, text(message))).await?;
+    let sent = context
+        .app
+        .messages
+        .send_as(&by, &from, request, key, |message| (202, text(message)))
+        .await?;
     Ok(match sent {
         Sent::Now(message) => {
             context.accepted([&message]);
@@ -108,11 +118,11 @@ async fn try_send(context: &Context) -> Result<Response, Problem> {
 }
 
 /// `GET /admin/messages/{id}`: with every step of its way.
-pub async fn show(id: String, context: Shared) -> Response {
+pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let (message, story) = context.app.any_message(&by, parse_id(&id)?).await?;
+            let (message, story) = context.app.messages.show(&by, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &MessageStoryView::new(&message, &story)))
         }
         .await,
@@ -120,11 +130,11 @@ pub async fn show(id: String, context: Shared) -> Response {
 }
 
 /// `DELETE /admin/messages/{id}`.
-pub async fn delete(id: String, context: Shared) -> Response {
+pub async fn delete(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            context.app.delete_message(&by, parse_id(&id)?).await?;
+            context.app.admin.delete_message(&by, parse_id(&id)?).await?;
             Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
         }
         .await,
@@ -132,18 +142,18 @@ pub async fn delete(id: String, context: Shared) -> Response {
 }
 
 /// `GET /admin/messages/{id}/explain`.
-pub async fn explain(id: String, context: Shared) -> Response {
+pub async fn explain(id: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let explanation = context.app.explain_any(&by, parse_id(&id)?).await?;
+            let explanation = context.app.admin.explain_any(&by, parse_id(&id)?).await?;
             Ok(reply::json(StatusCode::OK, &ExplanationView::new(&explanation, true)))
         }
         .await,
     )
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<MessageId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("message").into())
 }

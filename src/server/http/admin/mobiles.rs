@@ -9,38 +9,41 @@ use super::{because, each, page, segment};
 use crate::{
     domain::Phone,
     server::{
-        context::{Context, Shared, text_cursor},
+        context::{RequestContext, SharedContext, text_cursor},
         reply::{self, Problem, answer},
         view::admin::MobileView,
     },
     store::accounts::MobileStatus,
 };
 
-/// The most numbers in one call.
-const MOST: usize = 1000;
+/// Maximum number of phone numbers per call.
+const MAX_PHONES: usize = 1000;
 
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with phones")]
 #[schema(as = NewMobileUsers)]
-pub(in crate::server) struct AddBody {
+pub(in crate::server) struct AddMobilesBody {
+    /// 1 to 1,000 phone numbers.
     phones: Vec<String>,
+    /// Mark the numbers as verified.
     #[serde(default)]
     verified: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
 /// `GET /admin/mobile-users`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
             let limit = context.limit()?;
             let after = match context.after_text()? {
-                // As it is stored, which need be no number that is taken today.
+                // As stored: it may not be valid today.
                 Some(cursor) => Some(Phone::from_stored(&cursor)),
                 None => context.phone("afterPhone")?,
             };
-            let found = context.app.list_mobiles(&by, after.as_ref(), limit).await?;
+            let found = context.app.identity.list_mobiles(&by, after.as_ref(), limit).await?;
             Ok(page(&context, &found, |user| text_cursor(user.phone.as_str()), MobileView::from))
         }
         .await,
@@ -48,39 +51,42 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/mobile-users`.
-pub async fn add(context: Shared) -> Response {
+pub async fn add(context: SharedContext) -> Response {
     answer(try_add(&context).await)
 }
 
-async fn try_add(context: &Context) -> Result<Response, Problem> {
+async fn try_add(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
-    let body: AddBody = context.json()?;
+    let body: AddMobilesBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
-    if body.phones.is_empty() || body.phones.len() > MOST {
-        let message = format!("phones must hold 1 to {MOST} numbers");
+    if body.phones.is_empty() || body.phones.len() > MAX_PHONES {
+        let message = format!("phones must contain 1 to {MAX_PHONES} numbers");
         return Err(Problem::field("phones", "out_of_range", message));
     }
     let mut phones: Vec<Phone> = Vec::with_capacity(body.phones.len());
     let mut known = std::collections::HashSet::new();
     for text in &body.phones {
-        let phone = context.app.parse_phone("phone", text)?;
+        let phone = context.app.identity.parse_phone("phone", text)?;
         if known.insert(phone.clone()) {
             phones.push(phone);
         }
     }
     let status = if body.verified { MobileStatus::Verified } else { MobileStatus::Pending };
-    let users = context.app.put_mobiles(&by, &phones, status).await?;
+    let users = context.app.identity.put_mobiles(&by, &phones, status).await?;
     let items: Vec<MobileView<'_>> = each(&users);
     Ok(reply::json(StatusCode::OK, &json!({ "items": items })))
 }
 
 /// `GET /admin/mobile-users/{phone}`.
-pub async fn show(phone: String, context: Shared) -> Response {
+pub async fn show(phone: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let phone = context.app.stored_phone("phone", &segment(&phone, "mobile user")?)?;
-            let user = context.app.show_mobile(&by, &phone).await?;
+            let phone = context
+                .app
+                .identity
+                .parse_stored_phone("phone", &segment(&phone, "mobile user")?)?;
+            let user = context.app.identity.show_mobile(&by, &phone).await?;
             Ok(reply::json(StatusCode::OK, &MobileView::from(&user)))
         }
         .await,

@@ -1,14 +1,14 @@
-//! `/admin`: what the administrator's commands do, over HTTP. Every handler asks first whether the
-//! caller may, and passes on who it is: the use cases record it.
+//! `/admin`: the admin API. Every handler first checks the caller, and passes on who it is: the use cases
+//! record it.
 
 pub mod audit;
 pub mod conversations;
-pub mod imports;
+pub mod import;
 pub mod messages;
 pub mod mobiles;
 pub mod nodes;
-pub mod numbers;
-pub mod personal;
+pub mod number_check;
+pub mod privacy;
 pub mod tokens;
 pub mod users;
 
@@ -19,46 +19,46 @@ use serde::{Deserialize, Serialize};
 use warp::reply::Response;
 
 use super::super::{
-    context::{Context, cursor, decode_plainly},
-    pages,
+    context::{RequestContext, cursor, decode_plainly},
+    pagination,
     reply::{self, Problem},
 };
 use crate::{
-    app::{By, audit::Listing},
+    app::{By, audit_log::Listing},
     domain::MessageId,
-    store::Cut,
+    store::ScanPosition,
 };
 
-/// The longest lifetime of a token, in seconds: a hundred years.
-const LONGEST: f64 = 100.0 * 365.0 * 86_400.0;
+/// Maximum lifetime of a token, in seconds: a hundred years.
+const MAX_TOKEN_TTL_SECS: f64 = 100.0 * 365.0 * 86_400.0;
 
-/// A page of a list; the next begins after `cursor` of its last.
+/// A page of a list; the next one begins after `cursor` of the last item.
 pub(super) fn page<'a, T, V: Serialize>(
-    context: &Context,
+    context: &RequestContext,
     found: &'a Listing<T>,
     cursor: impl Fn(&'a T) -> String,
     view: impl Fn(&'a T) -> V,
 ) -> Response {
-    let page = pages::page(&found.items, found.more, context.page_room, view, cursor);
+    let page = pagination::page(&found.items, found.more, context.page_room, view, cursor);
     reply::raw(StatusCode::OK, page)
 }
 
-/// The same of a list that may go on behind what was looked at, although that is not shown; see [`Listing`].
+/// The same for a list that may continue after the scan position; see [`Listing`].
 pub(super) fn page_or_cut<'a, T, V: Serialize>(
-    context: &Context,
+    context: &RequestContext,
     found: &'a Listing<T>,
     cursor: impl Fn(&'a T) -> String,
-    behind: impl Fn(Cut) -> Option<String>,
+    behind: impl Fn(ScanPosition) -> Option<String>,
     view: impl Fn(&'a T) -> V,
 ) -> Response {
     let behind = found.cut.and_then(behind);
     let (more, room) = (found.more, context.page_room);
-    let page = pages::page_behind(&found.items, more, behind, room, view, cursor);
+    let page = pagination::page_behind(&found.items, more, behind, room, view, cursor);
     reply::raw(StatusCode::OK, page)
 }
 
-/// The cursor that continues behind a row, of a list that is ordered by ids.
-pub(super) fn behind(cut: Cut) -> Option<String> {
+/// The cursor after a scanned row, for lists ordered by id.
+pub(super) fn behind(cut: ScanPosition) -> Option<String> {
     Some(cursor(MessageId(cut.id)))
 }
 
@@ -67,14 +67,14 @@ fn each<'a, T, V: From<&'a T>>(items: &'a [T]) -> Vec<V> {
     items.iter().map(V::from).collect()
 }
 
-/// A segment of the path, decoded. What is no text names nothing.
+/// Decodes a path segment. Invalid text is answered like an unknown id.
 fn segment(text: &str, what: &'static str) -> Result<String, Problem> {
-    // A plus is itself in a path.
+    // In a path, `+` is literal.
     let decoded = decode_plainly(text).filter(|text| !text.contains('\0'));
     decoded.ok_or_else(|| crate::app::Error::NotFound(what).into())
 }
 
-/// The reason of a body, if the header gave none.
+/// The reason in the body, unless the header has one.
 fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
     if by.has_reason() || reason.is_none() {
         return Ok(by);
@@ -82,17 +82,17 @@ fn because(by: By, reason: Option<&str>) -> Result<By, Problem> {
     Ok(by.because(reason)?)
 }
 
-/// A text in the query that no stored text can be other than.
-fn text_of(context: &Context, name: &'static str) -> Result<Option<String>, Problem> {
+/// A query text; stored texts have no NUL.
+fn text_of(context: &RequestContext, name: &'static str) -> Result<Option<String>, Problem> {
     let text = context.parameter(name)?;
     if text.as_ref().is_some_and(|text| text.contains('\0')) {
-        let message = format!("{name} holds the character zero, which no text here has");
+        let message = format!("{name} must not contain a NUL character");
         return Err(Problem::field(name, "invalid_character", message));
     }
     Ok(text)
 }
 
-/// A duration in seconds, or that there is no end.
+/// A duration in seconds, or "never".
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(untagged, expecting = "a number of seconds, or \"never\"")]
 #[schema(as = Seconds)]
@@ -102,17 +102,17 @@ pub(in crate::server) enum Seconds {
 }
 
 impl Seconds {
-    /// The duration; `None` for never.
+    /// The duration; `None` for "never".
     fn read(&self, field: &'static str) -> Result<Option<Duration>, Problem> {
         let wrong = || {
-            let message = format!("{field} is a number of seconds above 0, or \"never\"");
+            let message = format!("{field} must be a number of seconds above 0, or \"never\"");
             Problem::field(field, "out_of_range", message)
         };
         match self {
             Seconds::Word(word) if word == "never" => Ok(None),
             Seconds::Word(_) => Err(wrong()),
             Seconds::Number(number) => Some(*number)
-                .filter(|number| *number > 0.0 && *number <= LONGEST)
+                .filter(|number| *number > 0.0 && *number <= MAX_TOKEN_TTL_SECS)
                 .and_then(|number| Duration::try_from_secs_f64(number).ok())
                 .map(Some)
                 .ok_or_else(wrong),

@@ -8,10 +8,10 @@ use warp::reply::Response;
 
 use super::{Seconds, because, page, text_of};
 use crate::{
-    app::tokens::Lifetime,
+    app::identity::tokens::Lifetime,
     domain::{MessageId, TokenId},
     server::{
-        context::{Context, Shared, cursor},
+        context::{RequestContext, SharedContext, cursor},
         reply::{self, Problem, answer},
         view::admin::{IssuedView, RotatedView, TokenView},
     },
@@ -21,10 +21,13 @@ use crate::{
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with user or mobile")]
 #[schema(as = NewToken)]
 pub(in crate::server) struct CreateBody {
+    /// Id or name of a business user; this or `mobile` is required.
     user: Option<String>,
+    /// Phone number of a mobile user.
     mobile: Option<String>,
-    /// As long as is usual for its kind if it is left out.
+    /// Lifetime in seconds, or "never"; default: auth.access_token_ttl for a phone, never for a business user.
     expires_in: Option<Seconds>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -32,11 +35,12 @@ pub(in crate::server) struct CreateBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with overlap")]
 #[schema(as = Rotation)]
 pub(in crate::server) struct RotateBody {
-    /// In seconds; 0 or left out: the old one ends at once.
+    /// How long the old token stays valid, in seconds; default 0.
     #[serde(default)]
     overlap: f64,
-    /// As long as the old one was to live if it is left out.
+    /// Lifetime of the new token in seconds, or "never"; default: the old token's lifetime.
     expires_in: Option<Seconds>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -46,15 +50,17 @@ fn lifetime(given: Option<&Seconds>) -> Result<Option<Lifetime>, Problem> {
 }
 
 /// `GET /admin/tokens`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
             let limit = context.limit()?;
             let (user, mobile) = (text_of(&context, "user")?, context.phone_text("mobile")?);
             let before = context.after()?.map(|id| TokenId(id.0));
-            let owner = context.app.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
-            let found = context.app.list_tokens(&by, owner.as_ref(), before, limit).await?;
+            let owner =
+                context.app.identity.token_owner(user.as_deref(), mobile.as_deref(), false).await?;
+            let found =
+                context.app.identity.list_tokens(&by, owner.as_ref(), before, limit).await?;
             Ok(page(&context, &found, |token| cursor(MessageId(token.id.0)), TokenView::from))
         }
         .await,
@@ -62,57 +68,58 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/tokens`.
-pub async fn create(context: Shared) -> Response {
+pub async fn create(context: SharedContext) -> Response {
     answer(try_create(&context).await)
 }
 
-async fn try_create(context: &Context) -> Result<Response, Problem> {
+async fn try_create(context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: CreateBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let lifetime = lifetime(body.expires_in.as_ref())?.unwrap_or(Lifetime::Usual);
     let (user, mobile) = (body.user.as_deref(), body.mobile.as_deref());
-    let Some(owner) = context.app.token_owner(user, mobile, true).await? else {
-        let message = "a token needs an owner: user or mobile";
+    let Some(owner) = context.app.identity.token_owner(user, mobile, true).await? else {
+        let message = "a token needs an owner: set user or mobile";
         return Err(Problem::field("user", "required", message));
     };
-    let issued = context.app.issue_token(&by, &owner, lifetime).await?;
+    let issued = context.app.identity.issue_token(&by, &owner, lifetime).await?;
     Ok(reply::json(StatusCode::CREATED, &IssuedView::from(issued)))
 }
 
 /// `POST /admin/tokens/{id}/rotate`.
-pub async fn rotate(id: String, context: Shared) -> Response {
+pub async fn rotate(id: String, context: SharedContext) -> Response {
     answer(try_rotate(&id, &context).await)
 }
 
-async fn try_rotate(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_rotate(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: RotateBody =
         if context.body.is_empty() { RotateBody::default() } else { context.json()? };
     let by = because(by, body.reason.as_deref())?;
     let lifetime = lifetime(body.expires_in.as_ref())?;
-    let overlap = Some(body.overlap).filter(|seconds| (0.0..=super::LONGEST).contains(seconds));
+    let overlap =
+        Some(body.overlap).filter(|seconds| (0.0..=super::MAX_TOKEN_TTL_SECS).contains(seconds));
     let overlap = overlap.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let overlap = overlap.ok_or_else(|| {
-        Problem::field("overlap", "out_of_range", "overlap is a number of seconds, 0 or more")
+        Problem::field("overlap", "out_of_range", "overlap must be a number of seconds, 0 or more")
     })?;
-    let rotated = context.app.rotate_token(&by, parse_id(id)?, overlap, lifetime).await?;
+    let rotated = context.app.identity.rotate_token(&by, parse_id(id)?, overlap, lifetime).await?;
     Ok(reply::json(StatusCode::CREATED, &RotatedView::from(rotated)))
 }
 
 /// `DELETE /admin/tokens/{id}`.
-pub async fn revoke(id: String, context: Shared) -> Response {
+pub async fn revoke(id: String, context: SharedContext) -> Response {
     answer(try_revoke(&id, &context).await)
 }
 
-async fn try_revoke(id: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_revoke(id: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let even_last_admin = context.flag("evenLastAdmin")?.unwrap_or_default();
-    context.app.revoke_token(&by, parse_id(id)?, even_last_admin).await?;
+    context.app.identity.revoke_token(&by, parse_id(id)?, even_last_admin).await?;
     Ok(reply::raw(StatusCode::NO_CONTENT, String::new()))
 }
 
-/// What is no id names nothing.
+/// An invalid id is answered like an unknown one.
 fn parse_id(text: &str) -> Result<TokenId, Problem> {
     text.parse().map_err(|_| crate::app::Error::NotFound("token").into())
 }

@@ -6,10 +6,10 @@ use warp::reply::Response;
 
 use super::{because, page, segment};
 use crate::{
-    app::accounts::Change,
+    app::identity::accounts::Change,
     domain::{Permission, Permissions},
     server::{
-        context::{Context, Shared, text_cursor},
+        context::{RequestContext, SharedContext, text_cursor},
         reply::{self, Problem, answer},
         view::admin::UserView,
     },
@@ -18,10 +18,14 @@ use crate::{
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a user object")]
 #[schema(as = NewUser)]
-pub(in crate::server) struct AddBody {
+pub(in crate::server) struct AddUserBody {
+    /// 1 to 200 visible characters on one line.
     name: String,
+    /// `SendMessages` (default), `Chat`, `Broadcast`, `Admin`.
     permissions: Option<Vec<String>>,
+    /// Phone number; E.164, or national with phone.default_region.
     phone: Option<String>,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
@@ -29,35 +33,39 @@ pub(in crate::server) struct AddBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with changes")]
 #[schema(as = UserChange)]
 pub(in crate::server) struct ChangeBody {
+    /// Replaces all permissions.
     permissions: Option<Vec<String>>,
+    /// New phone number.
     phone: Option<String>,
+    /// False disables the user.
     enabled: Option<bool>,
+    /// Allow disabling the last administrator.
     #[serde(default)]
     even_last_admin: bool,
+    /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
 
 fn permissions(names: &[String]) -> Result<Permissions, Problem> {
-    // One by one: a comma in a name would make two of it.
+    // One by one: a name must not be split at a comma.
     names.iter().try_fold(Permissions::NONE, |all, name| {
         let known = Permission::ALL.into_iter().find(|p| p.name().eq_ignore_ascii_case(name));
         known.map(|permission| all.with(permission)).ok_or_else(|| {
-            let message = format!(
-                "'{name}' is not a permission; they are SendMessages, Chat, Broadcast and Admin"
-            );
+            let message =
+                format!("'{name}' is not a permission; use SendMessages, Chat, Broadcast or Admin");
             Problem::field("permissions", "unknown", message)
         })
     })
 }
 
 /// `GET /admin/users`.
-pub async fn list(context: Shared) -> Response {
+pub async fn list(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
             let limit = context.limit()?;
             let after = context.after_text()?;
-            let found = context.app.list_users(&by, after.as_deref(), limit).await?;
+            let found = context.app.identity.list_users(&by, after.as_deref(), limit).await?;
             Ok(page(&context, &found, |user| text_cursor(&user.name), UserView::from))
         }
         .await,
@@ -65,19 +73,20 @@ pub async fn list(context: Shared) -> Response {
 }
 
 /// `POST /admin/users`.
-pub async fn add(context: Shared) -> Response {
+pub async fn add(context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let body: AddBody = context.json()?;
+            let body: AddUserBody = context.json()?;
             let by = because(by, body.reason.as_deref())?;
             let may = match &body.permissions {
                 Some(names) => permissions(names)?,
                 None => Permissions::NONE.with(Permission::SendMessages),
             };
             let phone = body.phone.as_deref();
-            let phone = phone.map(|text| context.app.parse_phone("phone", text)).transpose()?;
-            let user = context.app.add_user(&by, &body.name, may, phone).await?;
+            let phone =
+                phone.map(|text| context.app.identity.parse_phone("phone", text)).transpose()?;
+            let user = context.app.identity.add_user(&by, &body.name, may, phone).await?;
             Ok(reply::json(StatusCode::CREATED, &UserView::from(&user)))
         }
         .await,
@@ -85,11 +94,11 @@ pub async fn add(context: Shared) -> Response {
 }
 
 /// `GET /admin/users/{user}`, by id or name.
-pub async fn show(user: String, context: Shared) -> Response {
+pub async fn show(user: String, context: SharedContext) -> Response {
     answer(
         async {
             let by = context.administrator()?;
-            let user = context.app.show_user(&by, &segment(&user, "user")?).await?;
+            let user = context.app.identity.show_user(&by, &segment(&user, "user")?).await?;
             Ok(reply::json(StatusCode::OK, &UserView::from(&user)))
         }
         .await,
@@ -97,22 +106,22 @@ pub async fn show(user: String, context: Shared) -> Response {
 }
 
 /// `PATCH /admin/users/{user}`.
-pub async fn change(user: String, context: Shared) -> Response {
+pub async fn change(user: String, context: SharedContext) -> Response {
     answer(try_change(&user, &context).await)
 }
 
-async fn try_change(user: &str, context: &Context) -> Result<Response, Problem> {
+async fn try_change(user: &str, context: &RequestContext) -> Result<Response, Problem> {
     let by = context.administrator()?;
     let body: ChangeBody = context.json()?;
     let by = because(by, body.reason.as_deref())?;
     let phone = body.phone.as_deref();
     let change = Change {
         permissions: body.permissions.as_deref().map(permissions).transpose()?,
-        phone: phone.map(|text| context.app.parse_phone("phone", text)).transpose()?,
+        phone: phone.map(|text| context.app.identity.parse_phone("phone", text)).transpose()?,
         enabled: body.enabled,
         even_last_admin: body.even_last_admin,
     };
-    let id = context.app.find_user(&segment(user, "user")?).await?.id;
-    let user = context.app.change_user(&by, id, &change).await?;
+    let id = context.app.identity.find_user(&segment(user, "user")?).await?.id;
+    let user = context.app.identity.change_user(&by, id, &change).await?;
     Ok(reply::json(StatusCode::OK, &UserView::from(&user)))
 }

@@ -1,4 +1,4 @@
-//! How a connection begins over each transport, and how it comes back to one.
+//! Attaches transports: the first of a connection, and those of a reconnect.
 
 use std::{
     sync::Arc,
@@ -11,166 +11,193 @@ use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use warp::{Reply as _, reply::Response};
 
-use super::Hub;
+use super::{
+    Hub,
+    responses::{HubRejection, poll_response, switching_protocols, text},
+    table::{PendingConnection, TableEntry, TransportHandle},
+};
 use crate::{
     app::Caller,
     server::{
-        budget::{Budget, Owner},
+        budget::{Budget, BudgetOwner},
         hub::{
-            answers::{Refused, polled, switching, text},
-            connection::{self, Beginning, Client},
-            table::{Key, Link, Negotiated, Place, Return},
-            wire::{HOLD, Inbox, Mailbox, Poll, Polls, Socket, Wire, event_stream},
+            connection::{self, ClientIdentity, ConnectionParams, Reconnect},
+            protocol::token::ConnectionKey,
+            transport::{
+                LongPollTransport, POLL_TIMEOUT, PollBuffer, PollResponse, PostQueue, Transport,
+                WebSocketTransport, event_stream,
+            },
         },
     },
 };
 
-/// When a client that does not read its answers should come again.
-const UNREAD: Duration = Duration::from_secs(1);
+/// For a client that does not read its answers.
+const UNREAD_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Hub {
-    pub(super) fn first_socket(
+    pub(super) fn attach_websocket(
         &self,
-        key: Key,
-        client: Client,
+        key: ConnectionKey,
+        client: ClientIdentity,
         request: &mut Request<Incoming>,
         accept: &str,
-    ) -> Result<Response, Refused> {
-        let (sender, returns) = mpsc::channel(1);
-        // Whether it may come back was said in the negotiation, which only `attach` gives.
-        let link = Link::Returning(sender);
-        let attached = self.inner.table.attach(key, link, Instant::now());
-        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
-        let stateful = negotiated.stateful;
+    ) -> Result<Response, HubRejection> {
+        let (sender, reconnects) = mpsc::channel(1);
+        // Whether stateful reconnect was negotiated is known only after `attach`.
+        let handle = TransportHandle::ResumableWebSocket(sender);
+        let attached = self.inner.table.attach(key, handle, Instant::now());
+        let (pending, entry) = attached.ok_or(HubRejection::Conflict)?;
+        let stateful = pending.stateful;
         if !stateful {
-            place.relink(Link::Socket);
+            entry.set_transport(TransportHandle::WebSocket);
         }
-        let beginning = beginning(negotiated, client, stateful.then_some(returns));
-        self.upgrade(request, accept, beginning, Some(place))
+        let params = connection_params(pending, client, stateful.then_some(reconnects));
+        self.upgrade(request, accept, params, Some(entry))
     }
 
     pub(super) fn upgrade(
         &self,
         request: &mut Request<Incoming>,
         accept: &str,
-        beginning: Beginning,
-        place: Option<Place>,
-    ) -> Result<Response, Refused> {
-        let seat = self.seat()?;
+        params: ConnectionParams,
+        entry: Option<TableEntry>,
+    ) -> Result<Response, HubRejection> {
+        let permit = self.acquire_permit()?;
         let upgrade = hyper::upgrade::on(request);
         let app = self.inner.app.clone();
         let stop = self.inner.stop.clone();
         self.inner.tracker.spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => {
-                    let wire = Wire::Socket(Box::new(Socket::new(upgraded).await));
-                    connection::drive(app, wire, beginning, stop).await;
+                    let transport =
+                        Transport::WebSocket(Box::new(WebSocketTransport::new(upgraded).await));
+                    connection::drive(app, transport, params, stop).await;
                 }
-                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+                Err(error) => tracing::debug!(%error, "WebSocket upgrade failed"),
             }
-            drop((place, seat));
+            drop((entry, permit));
         });
-        Ok(switching(accept))
+        Ok(switching_protocols(accept))
     }
 
-    /// A client comes back to a connection whose socket it lost.
-    pub(super) fn another_socket(
+    /// A client reconnects to a connection whose WebSocket it lost.
+    pub(super) fn reconnect_websocket(
         &self,
-        returns: mpsc::Sender<Return>,
-        client: Client,
+        reconnects: mpsc::Sender<Reconnect>,
+        client: ClientIdentity,
         request: &mut Request<Incoming>,
         accept: &str,
-    ) -> Result<Response, Refused> {
-        // Until the connection takes it, the socket counts as one of the party's on its way in.
-        let newcomer = self.enter(&client.caller)?;
+    ) -> Result<Response, HubRejection> {
+        // Until the connection takes it, the socket counts as a pending handshake.
+        let handshake_permit = self.begin_handshake(&client.caller)?;
         let upgrade = hyper::upgrade::on(request);
         self.inner.tracker.spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => {
-                    let socket = Box::new(Socket::new(upgraded).await);
-                    // If the connection has ended meanwhile, so does the socket.
-                    let _ = returns.send(Return { socket, client }).await;
+                    let socket = Box::new(WebSocketTransport::new(upgraded).await);
+                    // If the connection has ended meanwhile, the socket is closed.
+                    let _ = reconnects.send(Reconnect { socket, client }).await;
                 }
-                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+                Err(error) => tracing::debug!(%error, "WebSocket upgrade failed"),
             }
-            drop(newcomer);
+            drop(handshake_permit);
         });
-        Ok(switching(accept))
+        Ok(switching_protocols(accept))
     }
 
-    pub(super) fn first_events(&self, key: Key, client: Client) -> Result<Response, Refused> {
-        let (inbox, posted) = Inbox::new();
-        let attached = self.inner.table.attach(key, Link::Events(inbox), Instant::now());
-        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
-        let seat = self.seat()?;
+    pub(super) fn attach_event_stream(
+        &self,
+        key: ConnectionKey,
+        client: ClientIdentity,
+    ) -> Result<Response, HubRejection> {
+        let (posts, posted) = PostQueue::new();
+        let attached =
+            self.inner.table.attach(key, TransportHandle::ServerSentEvents(posts), Instant::now());
+        let (pending, entry) = attached.ok_or(HubRejection::Conflict)?;
+        let permit = self.acquire_permit()?;
         let (events, body) = event_stream(posted);
-        self.start(Wire::Events(events), beginning(negotiated, client, None), place, seat);
+        self.start(
+            Transport::ServerSentEvents(events),
+            connection_params(pending, client, None),
+            entry,
+            permit,
+        );
         let mut response = warp::reply::stream(body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store"));
         headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("identity"));
-        // Proxies would gather events otherwise.
+        // Otherwise proxies buffer events.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         Ok(response)
     }
 
-    /// The first request is answered at once: that opens the connection.
-    pub(super) fn first_poll(&self, key: Key, client: Client) -> Result<Response, Refused> {
-        let (inbox, posted) = Inbox::new();
-        let mailbox = Mailbox::new(client.caller.expires_at);
-        let link = Link::Polls(inbox, Arc::clone(&mailbox));
-        let attached = self.inner.table.attach(key, link, Instant::now());
-        let (negotiated, place) = attached.ok_or(Refused::Taken)?;
-        let seat = self.seat()?;
-        let wire = Wire::Polls(Polls::new(posted, mailbox));
-        self.start(wire, beginning(negotiated, client, None), place, seat);
-        Ok(polled(Bytes::new()))
+    /// The first poll is answered at once: that opens the connection.
+    pub(super) fn attach_long_polling(
+        &self,
+        key: ConnectionKey,
+        client: ClientIdentity,
+    ) -> Result<Response, HubRejection> {
+        let (posts, posted) = PostQueue::new();
+        let buffer = PollBuffer::new(client.caller.expires_at);
+        let handle = TransportHandle::LongPolling(posts, Arc::clone(&buffer));
+        let attached = self.inner.table.attach(key, handle, Instant::now());
+        let (pending, entry) = attached.ok_or(HubRejection::Conflict)?;
+        let permit = self.acquire_permit()?;
+        let transport = Transport::LongPolling(LongPollTransport::new(posted, buffer));
+        self.start(transport, connection_params(pending, client, None), entry, permit);
+        Ok(poll_response(Bytes::new()))
     }
 
-    fn start(&self, wire: Wire, beginning: Beginning, place: Place, seat: OwnedSemaphorePermit) {
+    fn start(
+        &self,
+        transport: Transport,
+        params: ConnectionParams,
+        entry: TableEntry,
+        permit: OwnedSemaphorePermit,
+    ) {
         let app = self.inner.app.clone();
         let stop = self.inner.stop.clone();
         self.inner.tracker.spawn(async move {
-            connection::drive(app, wire, beginning, stop).await;
-            drop((place, seat));
+            connection::drive(app, transport, params, stop).await;
+            drop((entry, permit));
         });
     }
 }
 
-fn beginning(
-    negotiated: Negotiated,
-    client: Client,
-    returns: Option<mpsc::Receiver<Return>>,
-) -> Beginning {
-    let Negotiated { service, connection_id, newcomer, .. } = negotiated;
-    Beginning { service, client, connection_id, returns, newcomer }
+fn connection_params(
+    pending: PendingConnection,
+    client: ClientIdentity,
+    reconnects: Option<mpsc::Receiver<Reconnect>>,
+) -> ConnectionParams {
+    let PendingConnection { service, connection_id, handshake_permit, .. } = pending;
+    ConnectionParams { service, client, connection_id, reconnects, handshake_permit }
 }
 
-/// What was fetched counts for the party until it is sent. None is fetched for a party that does not read its answers.
+/// Fetched output counts against the party's budget until it is sent. Without budget, nothing is fetched.
 pub(super) async fn poll(
-    mailbox: &Mailbox,
+    buffer: &PollBuffer,
     caller: &Caller,
     answers: Option<Budget>,
-) -> Result<Response, Refused> {
+) -> Result<Response, HubRejection> {
     let reserved = match answers {
         None => None,
         Some(answers) => {
-            let owner = Owner::Party(caller.party());
-            let Ok(reserved) = answers.reserve(owner, 1, 1, UNREAD).await else {
-                // A refusal would end the connection, which may be another agent's than the one that does not read.
-                mailbox.note_asked();
-                return Ok(polled(Bytes::new()));
+            let owner = BudgetOwner::Party(caller.party());
+            let Ok(reserved) = answers.reserve(owner, 1, 1, UNREAD_RETRY_AFTER).await else {
+                // A refusal would end the connection, which may belong to another agent than the one that does not read.
+                buffer.note_request();
+                return Ok(poll_response(Bytes::new()));
             };
             Some(reserved)
         }
     };
-    let bytes = match mailbox.poll(caller.expires_at, HOLD).await {
-        Poll::Bytes(bytes) => bytes,
-        Poll::Over => return Ok(text(StatusCode::NO_CONTENT, "")),
+    let bytes = match buffer.poll(caller.expires_at, POLL_TIMEOUT).await {
+        PollResponse::Bytes(bytes) => bytes,
+        PollResponse::Ended => return Ok(text(StatusCode::NO_CONTENT, "")),
     };
-    let mut response = polled(bytes);
+    let mut response = poll_response(bytes);
     if let Some(reserved) = reserved {
         response.extensions_mut().insert(Arc::new(reserved));
     }

@@ -1,14 +1,13 @@
-//! Requests for a connection of another gateway: passed to its owner, and the answer back. So any gateway
-//! takes any request, and a load balancer needs to know nothing of connections.
+//! Forwards requests to the gateway that owns their connection, and its answer back. So any gateway takes any
+//! request, and a load balancer needs no affinity.
 //!
-//! Posts and held requests go over kept HTTP/1.1 connections, event streams are passed on piece by piece,
-//! and the WebSocket of a connection that outlives it becomes a tunnel (others are at home where they come
-//! in). The owner finds out by itself who asks; here it was found out before,
-//! so that a stranger costs the owner nothing.
+//! Posts and polls use pooled HTTP/1.1 connections, event streams are passed on chunk by chunk, and a WebSocket
+//! with stateful reconnect becomes a tunnel (others are served where they arrive). The owner authenticates the
+//! client itself; this gateway has done so before, so that a stranger costs the owner nothing.
 
-mod guests;
+mod connector;
+mod streams;
 mod tunnel;
-mod way;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -25,29 +24,28 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::{Reply as _, reply::Response};
 
 use self::{
-    guests::{Guest, Guests},
-    way::Way,
+    connector::GatewayConnector,
+    streams::{ForwardedStream, ForwardedStreams},
 };
-use super::{answers::Refused, token::Signer, wire::HOLD};
-use crate::{app::App, domain::NodeId};
+use crate::{
+    app::App,
+    domain::NodeId,
+    server::hub::{protocol::token::TokenSigner, transport::POLL_TIMEOUT},
+};
 
-/// Says which gateway passed a request on; one that has it is never passed on again.
+/// Names the gateway that forwarded a request; a request with this header is not forwarded again.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-esh3ar-forwarded-by");
-/// Whose request it is, by the word of the gateway that passed it on.
+/// The client's address, signed by the gateway that forwarded the request.
 const PEER: HeaderName = HeaderName::from_static("x-esh3ar-peer");
-/// How long the owner may take for an answer: as long as it may hold a request, and some more.
-const ANSWER: Duration = HOLD.saturating_add(Duration::from_secs(20));
-/// How long a connection to another gateway is kept without a use. Shorter than the owner's patience
-/// (`http.header_timeout`), which would otherwise hang up just when a request is on its way.
-const KEPT: Duration = Duration::from_secs(5);
-/// Unused connections kept to each.
-const KEPT_EACH: usize = 64;
-/// When a client whose request was cut short should come again.
-const LEAVING: Duration = Duration::from_secs(1);
+/// The owner may hold a poll for as long as its own timeout.
+const RESPONSE_TIMEOUT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(20));
+/// Shorter than the owner's `http.header_timeout`: otherwise the owner closes a connection just when a request
+/// is on its way.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_IDLE_PER_GATEWAY: usize = 64;
 
-/// What is between two processes and no concern of a third (RFC 9110, 7.6.1); and the origin, for which
-/// the answer is completed here.
-const OWN: [HeaderName; 10] = [
+/// Headers between two hops (RFC 9110, 7.6.1), and the origin, for which the answer is completed here.
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     header::UPGRADE,
     header::TE,
@@ -60,101 +58,104 @@ const OWN: [HeaderName; 10] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The way to the other gateways.
-pub(super) struct Forward {
-    client: Client<Way, Incoming>,
+pub struct Forwarder {
+    client: Client<GatewayConnector, Incoming>,
     name: HeaderValue,
-    guests: Guests,
+    streams: ForwardedStreams,
     tracker: TaskTracker,
 }
 
-/// A request for another gateway's connection.
-pub(super) struct Passage {
-    /// Where the owner is.
+/// The target of a request for another gateway's connection.
+pub struct ForwardRequest {
+    /// The owner's address.
     pub owner: Uri,
-    /// The place of a connection that stays: a socket, or a stream of events.
-    pub seat: Option<OwnedSemaphorePermit>,
+    /// For a WebSocket or an event stream.
+    pub permit: Option<OwnedSemaphorePermit>,
     /// Whether it asks for a WebSocket.
     pub socket: bool,
-    /// From which address it comes.
+    /// The client's address.
     pub peer: IpAddr,
 }
 
-/// Whether a request comes from another gateway.
-pub(super) fn was_forwarded(headers: &HeaderMap) -> bool {
+/// Failures other than the owner's own answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardError {
+    /// The client has to negotiate again.
+    Unreachable,
+    /// This process drains or stops, and the request would delay it.
+    Stopping,
+}
+
+pub fn was_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED_BY)
 }
 
-impl Forward {
-    /// What passes through here is cut when `stop` is cancelled, or when the process is emptied.
-    pub(super) fn new(
+impl Forwarder {
+    /// Streams are closed when `stop` is cancelled, or when the process drains.
+    pub fn new(
         app: &App,
         node: NodeId,
         stop: CancellationToken,
         tracker: TaskTracker,
-    ) -> Forward {
+    ) -> Forwarder {
         let name = node.to_string();
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEPT)
-            .pool_max_idle_per_host(KEPT_EACH)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_PER_GATEWAY)
             .http1_max_buf_size(16 * 1024)
-            .build(Way::new());
-        let guests = Guests::default();
-        tracker.spawn(guests.clone().see_off(app.clone(), stop));
-        Forward {
+            .build(GatewayConnector::new());
+        let streams = ForwardedStreams::default();
+        tracker.spawn(streams.clone().close_in_waves(app.clone(), stop));
+        Forwarder {
             client,
             name: HeaderValue::from_str(&name).unwrap_or_else(|_| HeaderValue::from_static("-")),
-            guests,
+            streams,
             tracker,
         }
     }
 
-    /// Passes a request on. The owner's answer, whatever it is.
-    ///
-    /// # Errors
-    /// [`Refused::UnknownId`] when the owner cannot be reached, so that the client begins anew;
-    /// [`Refused::ComeBack`] when this process is about to go.
-    pub(super) async fn pass(
+    /// Forwards a request. Returns the owner's answer, whatever it is.
+    pub async fn forward(
         &self,
-        signer: &Signer,
-        passage: Passage,
+        signer: &TokenSigner,
+        forward: ForwardRequest,
         mut request: Request<Incoming>,
-    ) -> Result<Response, Refused> {
-        let Passage { owner, seat, socket, peer } = passage;
+    ) -> Result<Response, ForwardError> {
+        let ForwardRequest { owner, permit, socket, peer } = forward;
         let upgrade = socket.then(|| hyper::upgrade::on(&mut request));
-        // A post is short and is let through; what is held open would hold up the stop.
+        // A post is short and may finish; a held request would delay the stop.
         let stays = request.method() == Method::GET;
-        let guest = self.guests.enter();
-        let mut request = self.address(&owner, request, socket).ok_or(Refused::UnknownId)?;
+        let stream = self.streams.register();
+        let mut request = self.address(&owner, request, socket).ok_or(ForwardError::Unreachable)?;
         if let Ok(named) = signer.sign_peer(peer, target(&request)).parse() {
             request.headers_mut().insert(PEER, named);
         }
-        let answered = tokio::time::timeout(ANSWER, self.client.request(request));
+        let answered = tokio::time::timeout(RESPONSE_TIMEOUT, self.client.request(request));
         let answered = tokio::select! {
             biased;
             answered = answered => answered,
-            () = guest.asked_to_go(), if stays => return Err(Refused::ComeBack(LEAVING)),
+            () = stream.cancelled(), if stays => return Err(ForwardError::Stopping),
         };
         let mut response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                // The address without what was asked there, which may hold a token.
-                tracing::debug!(%owner, %error, "another gateway could not be asked");
+                // Only the address: the path may hold a token.
+                tracing::debug!(%owner, %error, "cannot reach the gateway that owns a connection");
                 return Err(self.unreachable());
             }
             Err(_) => {
-                tracing::debug!(%owner, "another gateway did not answer in time");
+                tracing::debug!(%owner, "the gateway that owns a connection timed out");
                 return Err(self.unreachable());
             }
         };
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "passed").increment(1);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client_side) = upgrade else { return Err(Refused::UnknownId) };
+            let Some(client_side) = upgrade else { return Err(ForwardError::Unreachable) };
             let owner_side = hyper::upgrade::on(&mut response);
             self.tracker.spawn(async move {
-                tunnel::join(client_side, owner_side, &guest).await;
-                drop((guest, seat));
+                tunnel::join(client_side, owner_side, &stream).await;
+                drop((stream, permit));
             });
             let (parts, _) = response.into_parts();
             let mut answer = Response::new(bytes::Bytes::new().into());
@@ -162,20 +163,20 @@ impl Forward {
             *answer.headers_mut() = parts.headers;
             return Ok(answer);
         }
-        Ok(passed_back(response, guest, seat))
+        Ok(stream_back(response, stream, permit))
     }
 
-    /// Where a request comes from that another gateway passed on.
-    pub(super) fn peer_of<B>(signer: &Signer, request: &Request<B>) -> Option<IpAddr> {
+    /// The client's address of a request that another gateway forwarded.
+    pub fn peer_of<B>(signer: &TokenSigner, request: &Request<B>) -> Option<IpAddr> {
         signer.read_peer(request.headers().get(PEER)?.to_str().ok()?, target(request))
     }
 
-    fn unreachable(&self) -> Refused {
+    fn unreachable(&self) -> ForwardError {
         metrics::counter!("esh3ar_hub_forwarded_total", "result" => "unreachable").increment(1);
-        Refused::UnknownId
+        ForwardError::Unreachable
     }
 
-    /// The same request, to the owner, from this gateway.
+    /// The same request, addressed to the owner.
     fn address(
         &self,
         owner: &Uri,
@@ -189,7 +190,7 @@ impl Forward {
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
         let headers = &mut parts.headers;
-        drop_own(headers);
+        remove_hop_by_hop(headers);
         if socket {
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -199,13 +200,13 @@ impl Forward {
     }
 }
 
-/// What a request asks for, on every gateway the same.
+/// The path and query, which every gateway sees alike.
 fn target<B>(request: &Request<B>) -> &str {
     request.uri().path_and_query().map_or("", |target| target.as_str())
 }
 
-/// Removes what is between two processes, and what they named as such.
-fn drop_own(headers: &mut HeaderMap) {
+/// Removes the headers between two hops, and those that `Connection` names.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -213,23 +214,23 @@ fn drop_own(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&OWN) {
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
 
-/// The owner's answer, piece by piece as it comes, until it ends or this process has to go.
-fn passed_back(
+/// The owner's answer chunk by chunk, until it ends or this process closes it.
+fn stream_back(
     response: http::Response<Incoming>,
-    guest: Guest,
-    seat: Option<OwnedSemaphorePermit>,
+    stream: ForwardedStream,
+    permit: Option<OwnedSemaphorePermit>,
 ) -> Response {
     let (mut parts, body) = response.into_parts();
-    drop_own(&mut parts.headers);
-    let gone = guest.until_asked_to_go();
+    remove_hop_by_hop(&mut parts.headers);
+    let gone = stream.cancelled_owned();
     let pieces = BodyDataStream::new(body).take_until(gone).map(move |piece| {
-        // They stay for as long as the stream does.
-        let _ = (&guest, &seat);
+        // They live as long as the stream.
+        let _ = (&stream, &permit);
         piece
     });
     let mut answer = warp::reply::stream(pieces).into_response();
@@ -257,7 +258,7 @@ mod tests {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        drop_own(&mut headers);
+        remove_hop_by_hop(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "authorization", "x-request-id"]);

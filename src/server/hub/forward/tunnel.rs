@@ -1,4 +1,4 @@
-//! A WebSocket that ends here in two: what comes in at one side goes out at the other, as it is.
+//! Joins a client's WebSocket with the owner's: bytes are copied both ways unchanged.
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::Guest;
+use super::ForwardedStream;
 
-/// What is under way in each direction at most. A side that does not take it stops the other.
-const BUFFER: usize = 4 * 1024;
-/// How long a side may take no bytes before it counts as stuck: as long as the owner would give it.
-const STUCK: Duration = Duration::from_secs(10);
-/// How long the owner may take for its last words once the client has ended its side.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Per direction. A side that does not read blocks the other.
+const BUFFER_LEN: usize = 4 * 1024;
+/// How long a side may accept no bytes: the owner's own send timeout.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the owner may send after the client has closed its side.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Carries bytes both ways until a side ends, is stuck, or the process has to go.
-pub(super) async fn join(client: OnUpgrade, owner: OnUpgrade, guest: &Guest) {
+/// Copies both ways until a side ends or blocks too long, or the stream is cancelled.
+pub(super) async fn join(client: OnUpgrade, owner: OnUpgrade, stream: &ForwardedStream) {
     let (client, owner) = match tokio::try_join!(client, owner) {
         Ok(both) => both,
         Err(error) => {
-            tracing::debug!(%error, "a tunnel was not completed");
+            tracing::debug!(%error, "tunnel upgrade failed");
             return;
         }
     };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_owner, mut to_owner) = tokio::io::split(TokioIo::new(owner));
     let up = async {
-        pump(&mut from_client, &mut to_owner, STUCK).await;
-        tokio::time::sleep(LAST_WORDS).await;
+        pump(&mut from_client, &mut to_owner, WRITE_TIMEOUT).await;
+        tokio::time::sleep(HALF_CLOSE_TIMEOUT).await;
     };
     tokio::select! {
         () = up => {}
-        () = pump(&mut from_owner, &mut to_client, STUCK) => {}
-        () = guest.asked_to_go() => {
-            let _ = tokio::time::timeout(STUCK, to_client.shutdown()).await;
+        () = pump(&mut from_owner, &mut to_client, WRITE_TIMEOUT) => {}
+        () = stream.cancelled() => {
+            let _ = tokio::time::timeout(WRITE_TIMEOUT, to_client.shutdown()).await;
         }
     }
 }
 
-/// To the end of one side, which it tells the other, or until that has taken nothing for as long as `stuck`.
+/// Copies to the end of `from` and shuts `to` down, unless a write takes longer than `timeout`.
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    stuck: Duration,
+    timeout: Duration,
 ) {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_LEN];
     loop {
         let read = match from.read(&mut buffer).await {
             Ok(0) | Err(_) => break,
@@ -56,11 +56,11 @@ async fn pump(
             to.write_all(bytes).await?;
             to.flush().await
         };
-        if !matches!(tokio::time::timeout(stuck, write).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(timeout, write).await, Ok(Ok(()))) {
             return;
         }
     }
-    let _ = tokio::time::timeout(stuck, to.shutdown()).await;
+    let _ = tokio::time::timeout(timeout, to.shutdown()).await;
 }
 
 #[cfg(test)]
@@ -77,8 +77,8 @@ mod tests {
             far.write_all(&sent).await.unwrap();
             far
         });
-        let stuck = Duration::from_millis(500);
-        let pumping = tokio::spawn(async move { pump(&mut near, &mut out, stuck).await });
+        let timeout = Duration::from_millis(500);
+        let pumping = tokio::spawn(async move { pump(&mut near, &mut out, timeout).await });
         let mut got = vec![0; bytes.len()];
         end.read_exact(&mut got).await.unwrap();
         assert!(got == bytes);

@@ -5,7 +5,7 @@ use esh3ar::{
     client::HubClient,
     domain::Permission,
     server::{
-        hub::services::Service,
+        hub::hubs::service::Service,
         route::{Route, Who, Writes},
         routes,
     },

@@ -1,0 +1,123 @@
+//! Reading the audit log, its retention, and the entries of commands that work on everything.
+
+use time::OffsetDateTime;
+
+use super::AdminService;
+use crate::{
+    app::{By, Error, audit_log::Listing},
+    domain::{
+        audit::{AuditAction, AuditOutcome},
+        text::excerpt,
+    },
+    store::{
+        StatementGroup,
+        audit::{self, AuditFilter, AuditRecord},
+    },
+};
+
+/// How many old entries are deleted in one statement.
+const BATCH_SIZE: i64 = 1000;
+
+/// Whether something is an action, or a kind of thing that actions are about.
+///
+/// # Errors
+/// [`Error::Invalid`], with what is near.
+pub fn check_action(text: Option<&str>) -> Result<(), Error> {
+    let Some(text) = text else { return Ok(()) };
+    let known = |action: &&AuditAction| action.name() == text || action.subject() == text;
+    if AuditAction::ALL.iter().any(|action| known(&action)) {
+        return Ok(());
+    }
+    let kind = text.split('.').next().unwrap_or_default();
+    let same = AuditAction::ALL.iter().filter(|action| action.subject() == kind);
+    let mut names: Vec<&str> = same.map(|action| action.name()).collect();
+    if names.is_empty() {
+        names = AuditAction::ALL.iter().map(|action| action.subject()).collect();
+        names.dedup();
+    }
+    let message = format!("'{}' is no action; there are {}", excerpt(text), names.join(", "));
+    Err(Error::field("action", "unknown", message))
+}
+
+impl AdminService {
+    /// Entries of the audit log, newest first. Reading it is recorded in it.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn list_audit_log(
+        &self,
+        by: &By,
+        filter: &AuditFilter,
+        limit: usize,
+    ) -> Result<Listing<AuditRecord>, Error> {
+        let list = |client| async move { audit::list(&client, filter, limit + 1).await };
+        let found = self.core.store().of(by.party().as_ref()).read(list).await?;
+        let found = Listing::of_slice(found, limit);
+        let entry = self
+            .core
+            .entry(by, AuditAction::AuditAccess)
+            .about(&filter.phone)
+            .with_some("actor", filter.actor.as_deref())
+            .with_some("action", filter.action.as_deref())
+            .with("shown", found.items.len());
+        self.core.record(entry).await?;
+        Ok(found)
+    }
+
+    /// Records that something is about to be done that is long, or cannot be taken back: whatever becomes of
+    /// it, that it was begun is known.
+    ///
+    /// # Errors
+    /// Failures of the database; then it must not be begun.
+    pub async fn record_begin(&self, by: &By, action: AuditAction) -> Result<(), Error> {
+        self.core.record(self.core.entry(by, action).with("begun", true)).await
+    }
+
+    /// Records that something that was begun came to nothing.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_failure(&self, by: &By, action: AuditAction) -> Result<(), Error> {
+        self.core.record(self.core.entry(by, action).ended(AuditOutcome::Failed)).await
+    }
+
+    /// Records that everything was written to a backup.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_backup(&self, by: &By, messages: i64) -> Result<(), Error> {
+        let messages = usize::try_from(messages).unwrap_or_default();
+        self.core
+            .record(self.core.entry(by, AuditAction::BackupCreate).with("messages", messages))
+            .await
+    }
+
+    /// When the last backup was made that is known to be whole; `None` when the log tells of none.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn last_backup(&self) -> Result<Option<OffsetDateTime>, Error> {
+        Ok(audit::last_done(&self.core.store().client().await?, AuditAction::BackupCreate).await?)
+    }
+
+    /// Records that everything was replaced by the backup of a moment.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_restore(&self, by: &By, of: OffsetDateTime) -> Result<(), Error> {
+        self.core
+            .record(self.core.entry(by, AuditAction::BackupRestore).with("of", of.to_string()))
+            .await
+    }
+
+    /// Deletes entries that were kept long enough. Returns whether there may be more.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn expire_audit_log(&self) -> Result<bool, Error> {
+        let before = self.core.clock().now() - self.core.runtime_settings().retention.audit_log;
+        let client = self.core.store().client_for(StatementGroup::Upkeep).await?;
+        let gone = audit::expire(&client, before, BATCH_SIZE).await?;
+        Ok(gone == BATCH_SIZE as u64)
+    }
+}

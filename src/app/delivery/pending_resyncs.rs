@@ -1,0 +1,62 @@
+//! Recipients of which nobody could say whether they are connected: they are asked to read as soon as
+//! somebody can.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use crate::domain::{BoundedMap, MessageId, Party, WhenFull};
+
+/// The most that are remembered; position checks find the others.
+const MAX_PENDING: usize = 200_000;
+
+/// Recipients, each with the first message that it may have missed.
+pub(super) type Behind = HashMap<Party, MessageId>;
+
+pub(super) fn add_behind(behind: &mut Behind, party: Party, from: MessageId) {
+    behind.entry(party).and_modify(|known| *known = from.min(*known)).or_insert(from);
+}
+
+pub(super) struct PendingResyncs {
+    /// Each with the first message that it may have missed.
+    parties: Mutex<BoundedMap<Party, MessageId>>,
+    /// Whether there are any, told without the lock.
+    any: AtomicBool,
+}
+
+impl Default for PendingResyncs {
+    fn default() -> Self {
+        let parties = BoundedMap::new(MAX_PENDING, WhenFull::Refuse);
+        PendingResyncs { parties: Mutex::new(parties), any: AtomicBool::default() }
+    }
+}
+
+impl PendingResyncs {
+    pub(super) fn note(&self, parties: impl IntoIterator<Item = (Party, MessageId)>) {
+        let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        for (party, from) in parties {
+            match known.get(&party, now) {
+                Some(known) => *known = from.min(*known),
+                // Position checks find those for which there is no room.
+                None => _ = known.insert(party, from, None, now),
+            }
+        }
+        self.any.store(!known.is_empty(), Ordering::Release);
+    }
+
+    /// All of them, who are forgotten here.
+    pub(super) fn take(&self) -> Behind {
+        if !self.any.load(Ordering::Acquire) {
+            return Behind::new();
+        }
+        let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any.store(false, Ordering::Release);
+        known.take(usize::MAX).into_iter().collect()
+    }
+}

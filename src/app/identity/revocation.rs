@@ -1,0 +1,55 @@
+//! Connections from outside the hub: what their tokens are signed with, and the end of those whose
+//! access was taken back.
+
+use std::{collections::HashSet, time::Duration};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use time::OffsetDateTime;
+
+use super::IdentityService;
+use crate::app::Error;
+use crate::store::{StatementGroup, secrets, tokens};
+
+/// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
+/// (the handshake's timeout), a look-up is believed for 1 s, and the clocks of an installation's
+/// machines may differ by some more. What was seen before is seen again, and does no harm.
+const REVOCATION_OVERLAP: Duration = Duration::from_secs(30);
+
+impl IdentityService {
+    /// What connection tokens are signed with, on every node of the installation.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] without randomness; failures of the database.
+    pub async fn connection_secret(&self) -> Result<Vec<u8>, Error> {
+        let mut fresh = [0; 32];
+        SystemRandom::new().fill(&mut fresh).map_err(|_| Error::Internal)?;
+        let client = self.core.store().client_for(StatementGroup::Access).await?;
+        Ok(secrets::find_or_keep(&client, "connection_tokens", &fresh, self.core.clock().now())
+            .await?)
+    }
+
+    /// Closes the connections whose tokens were revoked, or whose owners were disabled, after `since`.
+    /// Returns until when it looked.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn close_revoked(&self, since: OffsetDateTime) -> Result<OffsetDateTime, Error> {
+        let now = self.core.clock().now();
+        if self.core.presence().local().connections()
+            + self.core.diagnostic_connections().connections()
+            == 0
+        {
+            return Ok(now);
+        }
+        let client = self.core.store().client_for(StatementGroup::Nodes).await?;
+        let revoked = tokens::revoked_since(&client, since - REVOCATION_OVERLAP, now).await?;
+        let revoked: HashSet<_> = revoked.into_iter().collect();
+        if !revoked.is_empty() {
+            // First, so that nobody comes back through what is still believed.
+            self.state.known_tokens.forget(&revoked);
+            self.core.presence().local().close_tokens(&revoked);
+            self.core.diagnostic_connections().close_tokens(&revoked);
+        }
+        Ok(now)
+    }
+}

@@ -1,0 +1,164 @@
+//! `backup`: everything in one file.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{destination::BackupDestination, disk_space, tools::BackupTools};
+use crate::{
+    app::{App, Clock},
+    cli::{
+        admin::audit_reason::AuditReason,
+        io::exit::{ExitStatus, Failure},
+        privilege::{self, OpenFiles},
+        process::database,
+        setup::Setup,
+        spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Scope, Spec},
+    },
+    domain::audit::AuditAction,
+    store::embedded::Purpose,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Output file, or a folder for a file named after the time
+    file: PathBuf,
+    /// Skip the test restore into a scratch database
+    #[arg(long)]
+    no_verify: bool,
+    /// Keep only the newest N backups in the folder
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    keep: Option<u16>,
+    #[command(flatten)]
+    why: AuditReason,
+}
+
+impl BackupArgs {
+    /// The destination and the open file: before the process becomes the owner of the data, who may not be able to
+    /// write there.
+    fn prepare(&self) -> Result<Option<(BackupDestination, File)>, Failure> {
+        if privilege::input_is_file() {
+            return Ok(None);
+        }
+        let place = BackupDestination::new(&self.file, Clock::System.now())?;
+        if self.keep.is_some() && !place.is_rotated() {
+            return Err(Failure::new(ExitStatus::Usage, "--keep needs a folder")
+                .hint("give an existing folder instead of a file"));
+        }
+        let file = place.open()?;
+        Ok(Some((place, file)))
+    }
+}
+
+impl Runnable for BackupArgs {
+    fn spec(&self) -> Spec {
+        let scope = Scope::ThisMachine {
+            changes: true,
+            what: "backups are made on the server, which has the Postgres programs",
+            hint: "run esh3ar backup FILE on the server, and copy FILE here",
+        };
+        Spec { name: "backup", scope, needs_installation: true, ..Spec::LOCAL }
+    }
+
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
+        Box::pin(async move {
+            let file = privilege::input(files.input, Path::new("the backup"))?;
+            Box::pin(run(setup, &self, file)).await
+        })
+    }
+
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        let Some((place, file)) = self.prepare()? else { return Ok(CallerFiles::default()) };
+        let keep = self.keep.map(usize::from);
+        Ok(CallerFiles {
+            open: OpenFiles { out: None, input: Some(file) },
+            finalizer: Finalizer::Caller(Box::new(move |setup, whole| {
+                finish(setup, &place, keep, whole)
+            })),
+            ..CallerFiles::default()
+        })
+    }
+}
+
+/// Renames the complete file and removes old ones, or discards an incomplete one.
+fn finish(
+    setup: &Setup,
+    place: &BackupDestination,
+    keep: Option<usize>,
+    whole: bool,
+) -> Result<(), Failure> {
+    if !whole {
+        place.discard();
+        return Ok(());
+    }
+    let removed = place.finish(keep)?;
+    if removed > 0 {
+        setup.output.note(&format!("removed {removed} older backups"));
+    }
+    setup.output.note(&format!("wrote the backup to {}", place.path.display()));
+    Ok(())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    bytes: u64,
+    verified: bool,
+    schema: i32,
+    messages: i64,
+    seconds: f64,
+    #[serde(with = "crate::server::timestamp")]
+    created_at: OffsetDateTime,
+}
+
+async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
+    let began = std::time::Instant::now();
+    // Whatever its schema: backups are made before migrations.
+    let store = database::open_database(setup, Purpose::Command).await?;
+    let made: Result<Report, Failure> = async {
+        let work = BackupTools::prepare(setup, &store).await?;
+        let verified = !arguments.no_verify;
+        disk_space::require(setup, &store, &file, verified).await?;
+        let begin = async |app: &App| app.admin.record_begin(&by, AuditAction::BackupCreate).await;
+        database::with_app(setup, &store.store, begin).await?;
+        let (file, manifest) = work.write(setup, file).await?;
+        if verified {
+            work.verify(&file, &manifest).await?;
+        }
+        let messages = manifest.tables.get("messages").copied().unwrap_or_default();
+        let report = Report {
+            bytes: file.metadata().map_or(0, |metadata| metadata.len()),
+            verified,
+            schema: manifest.schema,
+            messages,
+            seconds: began.elapsed().as_secs_f64(),
+            created_at: manifest.created_at,
+        };
+        let done = async |app: &App| app.admin.record_backup(&by, messages).await;
+        if let Err(failure) = database::with_app(setup, &store.store, done).await {
+            // The backup is complete anyway, and its start is recorded.
+            setup.output.note(&format!(
+                "its completion was not recorded in the audit log: {}",
+                failure.what
+            ));
+        }
+        Ok(report)
+    }
+    .await;
+    if made.is_err() {
+        let failed =
+            async |app: &App| app.admin.record_failure(&by, AuditAction::BackupCreate).await;
+        let _ = database::with_app(setup, &store.store, failed).await;
+    }
+    let closed = store.close().await;
+    let report = made?;
+    closed?;
+    setup.output.record(&report);
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Opens the database of a command or process: the embedded one of a data folder, whether a server
+//! runs or not, or an external one.
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::{
+        App, Clock, NodeSettings, Role, RuntimeSettings, Settings, failpoints::Failpoints,
+        traces::Traces,
+    },
+    cache::Cache,
+    cli::{
+        io::exit::{ExitStatus, Failure},
+        privilege,
+        setup::Setup,
+    },
+    config::{Config, Secret, SmtpTls},
+    mail::{Encryption, Mailer, SmtpSettings},
+    store::{
+        Store,
+        embedded::{self, Embedded, Purpose},
+        migrate,
+        pool::{self, Target},
+        replicas::ReplicasWork,
+    },
+};
+
+pub(crate) struct OpenDatabase {
+    pub(crate) store: Store,
+    /// Runs the reads from replicas; only a server has it.
+    pub(crate) replicas: Option<ReplicasWork>,
+    embedded: Option<Embedded>,
+}
+
+/// The use cases over an open database.
+pub(crate) struct OpenApp {
+    pub(crate) app: App,
+    opened: OpenDatabase,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The settings of the use cases, from the configuration.
+pub(crate) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, Failure> {
+    Ok(Settings {
+        default_region: config.phone.default_region,
+        runtime: runtime_settings(config)?,
+        cache: Cache::default(),
+        failpoints: failpoints(role.is_some())?,
+        traces: Traces::Off,
+        clock: Clock::System,
+        node: role.map(|role| NodeSettings {
+            role,
+            host: privilege::host(),
+            address: None,
+            partitions: config.queue.url.as_ref().map_or(0, |_| config.queue.partitions),
+        }),
+    })
+}
+
+/// The settings that may change while the process runs.
+pub(crate) fn runtime_settings(config: &Config) -> Result<RuntimeSettings, Failure> {
+    Ok(RuntimeSettings {
+        retry: config.retry,
+        limits: config.limits.at_most(config.http.max_connections),
+        access_token_ttl: config.auth.access_token_ttl,
+        retention: config.retention,
+        mailer: mailer(config)?,
+        alert_interval: config.smtp.alert_interval,
+        log_sample: config.log.sample,
+    })
+}
+
+/// Where a test makes the process die.
+fn failpoints(runs: bool) -> Result<Failpoints, Failure> {
+    match std::env::var("ESH3AR_FAILPOINT") {
+        Ok(text) if runs => Failpoints::parse(&text).map_err(|text| {
+            let what = format!("ESH3AR_FAILPOINT={text} is not a failpoint of this build");
+            Failure::new(ExitStatus::Config, what)
+                .hint("unset it: failpoints are for tests of development builds")
+        }),
+        _ => Ok(Failpoints::default()),
+    }
+}
+
+/// Sends mail to the administrators.
+pub(crate) fn mailer(config: &Config) -> Result<Mailer, Failure> {
+    let smtp = &config.smtp;
+    let (Some(host), Some(from)) = (&smtp.host, &smtp.from) else { return Ok(Mailer::Log) };
+    let password = smtp.password.as_ref().map(|password| password.expose().to_owned());
+    let settings = SmtpSettings {
+        host: host.clone(),
+        port: smtp.port,
+        encryption: match smtp.tls {
+            SmtpTls::StartTls => Encryption::StartTls,
+            SmtpTls::Tls => Encryption::Tls,
+            SmtpTls::None => Encryption::None,
+        },
+        credentials: smtp.username.clone().zip(password),
+        from: from.clone(),
+        to: smtp.to.clone(),
+    };
+    Mailer::smtp(&settings).map_err(|error| {
+        Failure::new(ExitStatus::Config, format!("smtp: {error}")).hint("run: esh3ar config check")
+    })
+}
+
+/// Whether there is a database: an external one is configured, or the folder has an embedded one.
+pub(crate) fn exists(setup: &Setup) -> bool {
+    setup.loaded.config.database.url.is_some() || embedded::is_there(&setup.data_dir)
+}
+
+/// For commands that make no sense on a new installation: creating an empty one would hide that the folder
+/// is the wrong one.
+pub(crate) fn require_installation(setup: &Setup) -> Result<(), Failure> {
+    if exists(setup) {
+        return Ok(());
+    }
+    let what = format!("no installation of esh3ar in {}", setup.data_dir.display());
+    Err(Failure::new(ExitStatus::NotFound, what)
+        .hint("create one with esh3ar init or esh3ar serve, or set its folder with --data-dir"))
+}
+
+/// Opens the database without a look at its schema.
+pub(crate) async fn open_database(
+    setup: &Setup,
+    purpose: Purpose,
+) -> Result<OpenDatabase, Failure> {
+    let database = &setup.loaded.config.database;
+    if let Some(url) = &database.url {
+        if purpose == Purpose::Command || database.replica_urls.is_empty() {
+            let mut target = parse("database.url", url)?;
+            target.application_name(&setup.application_name);
+            let store = Store::new(target, database.pool_size)?;
+            return Ok(OpenDatabase { store, replicas: None, embedded: None });
+        }
+        return with_replicas(setup);
+    }
+    let options = embedded::Options {
+        data_dir: setup.data_dir.clone(),
+        bin_dir: database.bin_dir.clone(),
+        purpose,
+    };
+    let embedded = Embedded::open(options).await?;
+    let mut target = embedded.pg_config();
+    target.application_name(&setup.application_name);
+    let store = Store::new(target, database.pool_size)?;
+    Ok(OpenDatabase { store, replicas: None, embedded: Some(embedded) })
+}
+
+/// An external database with its replicas.
+pub(crate) fn with_replicas(setup: &Setup) -> Result<OpenDatabase, Failure> {
+    let database = &setup.loaded.config.database;
+    let named = |key: &str, url: &Secret| {
+        let mut target = parse(key, url)?;
+        target.application_name(&setup.application_name);
+        Ok::<_, Failure>(target)
+    };
+    let url = database.url.as_ref().ok_or_else(|| {
+        Failure::new(ExitStatus::Config, "database.replica_urls needs database.url")
+    })?;
+    let config = named("database.url", url)?;
+    let urls = database.replica_urls.iter();
+    let replicas = urls.map(|url| named("database.replica_urls", url)).collect::<Result<_, _>>()?;
+    let (store, work) = Store::with_replicas(config, replicas, database.pool_size)?;
+    Ok(OpenDatabase { store, replicas: Some(work), embedded: None })
+}
+
+/// Parses the address of a database. The error does not quote it.
+pub(crate) fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
+    pool::parse_url(url.expose())
+        .map_err(|error| Failure::new(ExitStatus::Config, format!("{key}: {error}")))
+}
+
+impl OpenDatabase {
+    /// Applies migrations. Commands only check an external database: its
+    /// migrations are applied by `esh3ar migrate` and `esh3ar serve`.
+    pub(crate) async fn prepare_schema(&self, may_migrate: bool) -> Result<(), Failure> {
+        let mut client = self.store.client().await?;
+        if may_migrate || self.embedded.is_some() {
+            migrate::run(&mut client, None).await?;
+            return Ok(());
+        }
+        let missing = migrate::status(&client).await?.iter().any(|m| m.applied_at.is_none());
+        if missing {
+            let what = "the database's schema is older than this esh3ar";
+            return Err(Failure::new(ExitStatus::Refused, what).hint("run: esh3ar migrate"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn target(&self, setup: &Setup) -> Result<Target, Failure> {
+        let mut target = match (&self.embedded, &setup.loaded.config.database.url) {
+            (Some(embedded), _) => embedded.pg_config(),
+            (None, Some(url)) => parse("database.url", url)?,
+            (None, None) => {
+                return Err(Failure::new(ExitStatus::Config, "no database is configured"));
+            }
+        };
+        target.application_name(&setup.application_name);
+        Ok(target)
+    }
+
+    /// Whether it is external, and not the embedded one.
+    pub(crate) fn is_external(&self) -> bool {
+        self.embedded.is_none()
+    }
+
+    /// Whether it is the embedded one, and another process owns its folder.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.embedded.as_ref().is_some_and(|embedded| !embedded.is_owner())
+    }
+
+    /// Whether no migration was ever applied.
+    async fn is_empty(&self) -> Result<bool, Failure> {
+        let client = self.store.client().await?;
+        Ok(migrate::status(&client).await?.iter().all(|step| step.applied_at.is_none()))
+    }
+
+    pub(crate) fn embedded(&mut self) -> Option<&mut Embedded> {
+        self.embedded.as_mut()
+    }
+
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        self.store.close();
+        match self.embedded {
+            Some(embedded) => Ok(embedded.stop().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Opens the database and the use cases over it.
+pub(crate) async fn open(setup: &Setup) -> Result<OpenApp, Failure> {
+    open_with(setup, Cache::default()).await
+}
+
+/// The same with the cache that the processes of the installation share.
+pub(crate) async fn open_with(setup: &Setup, cache: Cache) -> Result<OpenApp, Failure> {
+    open_prepared(setup, false, cache).await
+}
+
+/// The same for a command that may create an installation: an empty database gets its schema.
+pub(crate) async fn open_new(setup: &Setup) -> Result<OpenApp, Failure> {
+    open_prepared(setup, true, Cache::default()).await
+}
+
+async fn open_prepared(setup: &Setup, begins: bool, cache: Cache) -> Result<OpenApp, Failure> {
+    let opened = open_database(setup, Purpose::Command).await?;
+    let prepared = async {
+        let empty = begins && opened.is_empty().await?;
+        opened.prepare_schema(empty).await
+    };
+    if let Err(failure) = prepared.await {
+        let _ = opened.close().await;
+        return Err(failure);
+    }
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let settings = Settings { cache, ..settings(&setup.loaded.config, None)? };
+    let app = App::start(settings, opened.store.clone(), &tracker, &stop);
+    let begun = app.process.begin_ids().await;
+    let opened = OpenApp { app, opened, tracker, stop };
+    match begun {
+        Ok(_) => Ok(opened),
+        Err(error) => opened.close(Err(error.into())).await,
+    }
+}
+
+impl OpenApp {
+    /// Closes everything, then returns the command's own result.
+    pub(crate) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        drop(self.app);
+        let closed = self.opened.close().await;
+        let value = result?;
+        closed.map(|()| value)
+    }
+}
+
+/// Runs one use case over an open database. Does nothing if the schema is an older one, which has no
+/// tables for it.
+pub(crate) async fn with_app(
+    setup: &Setup,
+    store: &Store,
+    act: impl AsyncFnOnce(&App) -> Result<(), crate::app::Error>,
+) -> Result<(), Failure> {
+    let current = migrate::status(&store.client().await?).await?;
+    if current.iter().any(|step| step.applied_at.is_none()) {
+        return Ok(());
+    }
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let app = App::start(settings(&setup.loaded.config, None)?, store.clone(), &tracker, &stop);
+    let done = act(&app).await;
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    Ok(done?)
+}
