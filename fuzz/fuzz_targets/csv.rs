@@ -3,7 +3,7 @@
 #![no_main]
 
 use esh3ar::{
-    app::import::USERS,
+    app::admin::import::USERS,
     cli::admin::import::rows::{RowError, Rows},
     domain::Phone,
 };

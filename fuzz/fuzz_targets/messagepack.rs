@@ -1,7 +1,7 @@
 //! Whatever comes as MessagePack is read or refused; what a client sends can be shown as JSON.
 #![no_main]
 
-use esh3ar::server::hub::codec::{self, Incoming, Protocol, Split};
+use esh3ar::server::hub::protocol::codec::{self, ClientMessage, Protocol, Split};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -13,12 +13,12 @@ fuzz_target!(|bytes: &[u8]| {
         Split::Partial | Split::TooLong => bytes,
     };
     match codec::parse(Protocol::MessagePack, payload) {
-        Ok(Incoming::Invocation { arguments, .. }) => {
+        Ok(ClientMessage::Invocation { arguments, .. }) => {
             for argument in arguments {
                 let _ = argument.into_json().to_string();
             }
         }
-        Ok(Incoming::Completion { invocation_id, outcome }) => {
+        Ok(ClientMessage::Completion { invocation_id, outcome }) => {
             let _ = codec::completion(Protocol::MessagePack, &invocation_id, &outcome);
         }
         _ => {}

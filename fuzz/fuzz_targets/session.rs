@@ -4,16 +4,22 @@
 
 use std::time::{Duration, Instant};
 
-use esh3ar::server::hub::{
-    codec::Outcome,
-    session::{Action, Channel, Limits, Session},
+use esh3ar::server::hub::protocol::{
+    codec::CompletionResult,
+    session::{Session, SessionAction, SessionLimits, TransportCapabilities},
 };
 use libfuzzer_sys::fuzz_target;
 
 /// What a connection does with a stream that comes in these pieces. Calls end at once.
-fn run<'a>(now: Instant, stateful: bool, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Action> {
-    let limits = Limits { max_message: 200, max_buffered: 100_000, ..Limits::default() };
-    let mut session = Session::new(limits, Channel { stateful, text_only: false }, now);
+fn run<'a>(
+    now: Instant,
+    stateful: bool,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> Vec<SessionAction> {
+    let limits =
+        SessionLimits { max_message: 200, max_buffered: 100_000, ..SessionLimits::default() };
+    let mut session =
+        Session::new(limits, TransportCapabilities { stateful, text_only: false }, now);
     let mut done = Vec::new();
     let mut out = Vec::new();
     for piece in pieces {
@@ -21,12 +27,12 @@ fn run<'a>(now: Instant, stateful: bool, pieces: impl Iterator<Item = &'a [u8]>)
         while !out.is_empty() {
             for action in std::mem::take(&mut out) {
                 let called = match &action {
-                    Action::Invoke { invocation_id, .. } => Some(invocation_id.clone()),
+                    SessionAction::Invoke { invocation_id, .. } => Some(invocation_id.clone()),
                     _ => None,
                 };
                 done.push(action);
                 if let Some(id) = called {
-                    session.complete(id.as_deref(), Outcome::Void, now, &mut out);
+                    session.complete(id.as_deref(), CompletionResult::Void, now, &mut out);
                 }
             }
         }
