@@ -31,6 +31,8 @@ struct DeliveredHistory {
     sent: BTreeSet<MessageId>,
     /// The latest id forgotten for lack of space.
     crowded: Option<MessageId>,
+    /// The floor before it rose for lack of space: it is [`MAX_REORDERING`] old.
+    quiet_floor: Option<MessageId>,
     /// Arrived when it was unknown whether they were sent here; and whether a read that began since then
     /// looks for them.
     held: BTreeMap<MessageId, bool>,
@@ -163,18 +165,15 @@ impl FeedPosition {
 
     /// Records that a message must not be sent again.
     pub(super) fn remember(&mut self, id: MessageId) {
-        if id <= self.floor {
-            if let Some(past) = &mut self.past {
-                past.held.remove(&id);
-            }
-            return;
-        }
         let past = self.past.get_or_insert_default();
+        past.held.remove(&id);
         past.sent.insert(id);
         if past.sent.len() > MAX_REMEMBERED_IDS
             && let Some(forgotten) = past.sent.pop_first()
+            && forgotten > self.floor
         {
-            self.floor = self.floor.max(forgotten);
+            past.quiet_floor.get_or_insert(self.floor);
+            self.floor = forgotten;
             past.crowded = Some(forgotten);
         }
     }
@@ -185,6 +184,7 @@ impl FeedPosition {
         if latest.len() >= MAX_REMEMBERED_IDS
             && let Some(first) = latest.first()
         {
+            self.past.get_or_insert_default().quiet_floor.get_or_insert(self.floor);
             self.floor = self.floor.max(*first);
         }
         latest.iter().for_each(|id| self.remember(*id));
@@ -243,10 +243,13 @@ impl FeedPosition {
         if id > self.cursor {
             return true;
         }
-        if let Some(past) = &mut self.past
-            && past.held.remove(&id).is_some()
-        {
-            past.lose(id);
+        let held = self.past.as_mut().is_some_and(|past| past.held.remove(&id).is_some());
+        // What was sent down there was acknowledged here, or its attempt was missed: this one became known
+        // late.
+        let quiet_floor =
+            self.past.as_ref().and_then(|past| past.quiet_floor).unwrap_or(self.floor);
+        if held || id >= self.opened && id <= quiet_floor {
+            self.past.get_or_insert_default().lose(id);
         }
         let owed = id > self.floor && id >= self.opened && !self.has_had(id);
         if owed {
@@ -279,7 +282,8 @@ impl FeedPosition {
         // Messages acknowledged before the connection opened count like sent ones, and may be later.
         let latest = past.sent.last().copied().unwrap_or(self.cursor);
         self.floor = self.floor.max(self.cursor).max(latest);
-        (past.quiet_at, past.crowded, past.sent) = (None, None, BTreeSet::new());
+        (past.quiet_at, past.crowded, past.quiet_floor, past.sent) =
+            (None, None, None, BTreeSet::new());
         if past.heads.is_empty() && past.held.is_empty() && past.lost.is_none() {
             self.past = None;
         }

@@ -504,6 +504,36 @@ fn what_was_acknowledged_before_a_late_nudge_about_it_is_told_to_be_missed() {
 }
 
 #[test]
+fn what_came_late_and_was_acknowledged_elsewhere_is_told_to_be_missed() {
+    let mut world = World::new(0);
+    world.checks = true;
+    world.finish_read(false);
+    (0..3).for_each(|_| world.begin());
+    world.commit(lane(1), 2);
+    world.hear(2);
+    world.acknowledge(2);
+    world.rest();
+    // Its wake-up comes after its acknowledgement, and says only that it is acknowledged.
+    world.commit(lane(2), 1);
+    world.acknowledge_elsewhere(1, false);
+    world.settle();
+    assert_eq!((world.shown, world.feed.take_lost()), (vec![1, 3], Some(id(2))));
+}
+
+#[test]
+fn a_late_acknowledgement_by_the_client_itself_tells_of_nothing_missed() {
+    let mut world = World::new(1);
+    world.finish_read(false);
+    // The attempt is missed, and what was sent is forgotten.
+    world.now += 10 * TIMEOUT;
+    assert_eq!(world.feed.on_tick(world.now).missed.len(), 1);
+    world.rest();
+    world.acknowledge(1);
+    world.feed.on_acknowledged_elsewhere([id(1)].into_iter());
+    assert_eq!(world.feed.take_lost(), None);
+}
+
+#[test]
 fn what_is_deleted_while_a_read_is_under_way_does_not_come() {
     let mut feed = Feed::new(TIMEOUT, OPENED);
     feed.begin_read().unwrap();
