@@ -18,6 +18,8 @@ mod circles;
 mod names;
 #[path = "arch/planted.rs"]
 mod planted;
+#[path = "arch/threats.rs"]
+mod threats;
 #[path = "arch/words.rs"]
 mod words;
 
@@ -240,21 +242,30 @@ fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+/// The path and the text of every Rust file below a folder of the project.
+fn files_under(folder: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![root.clone()];
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.is_dir() && !path.ends_with("node_modules") && !path.ends_with(".venv") {
                 folders.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                found.push(Source { path: path.strip_prefix(&root).unwrap().to_owned(), text });
+                found.push((path, text));
             }
         }
     }
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found: Vec<Source> = files_under("src")
+        .into_iter()
+        .map(|(path, text)| Source { path: path.strip_prefix(&root).unwrap().to_owned(), text })
+        .collect();
     assert!(found.len() > 30, "the sources were not found");
     found
 }
@@ -498,6 +509,12 @@ fn judge_lock(lock: &str) -> Vec<String> {
 #[test]
 fn the_house_is_in_order() {
     let broken = judge(&sources());
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn every_threat_has_a_test() {
+    let broken = threats::judge();
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
 }
 
