@@ -32,6 +32,7 @@ pub mod retry;
 pub mod status;
 pub mod suggestion;
 pub mod text;
+pub mod timeline;
 pub mod trace;
 pub mod verdict;
 

@@ -10,6 +10,7 @@ use super::{Message, Party, Status};
 mod deleted;
 mod imported;
 mod lost;
+mod participant;
 #[cfg(test)]
 mod tests;
 

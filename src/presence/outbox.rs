@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::outbound::Outbound;
-use crate::domain::MessageId;
+use crate::domain::{MessageId, Permissions};
 
 /// Past this many items, the connection counts as having missed some.
 pub(super) const QUEUE_CAPACITY: usize = 256;
@@ -68,6 +68,8 @@ struct Inner {
     /// Outside the queue: a close notice must arrive even when the queue is full.
     close_notice: Option<Box<Outbound>>,
     missed: Option<Box<MissedItems>>,
+    /// Outside the queue: it must act even when the queue is full.
+    permissions: Option<Permissions>,
     closed: bool,
 }
 
@@ -91,6 +93,15 @@ impl Outbox {
         }
         drop(inner);
         self.changed.notify_one();
+    }
+
+    /// The permissions that the connection's user has now. Returns whether that is news.
+    pub(super) fn set_permissions(&self, permissions: Permissions) -> bool {
+        self.inner().permissions.replace(permissions) != Some(permissions)
+    }
+
+    pub(super) fn permissions(&self) -> Option<Permissions> {
+        self.inner().permissions
     }
 
     pub(super) fn close(&self) {

@@ -14,7 +14,7 @@ use super::{
     outbox::{MissedItems, Outbox},
     relay::Relay,
 };
-use crate::domain::{Party, TokenId, limits::Limits};
+use crate::domain::{Party, Permissions, TokenId, UserId, limits::Limits};
 
 /// One lock each, to reduce contention.
 const SHARDS: usize = 64;
@@ -197,6 +197,17 @@ impl Registry {
         closed
     }
 
+    /// Tells every connection of a business user what the user may do now.
+    pub fn set_permissions(&self, user: UserId, permissions: Permissions) {
+        let party = Party::Business(user);
+        for entry in self.shard(&party).get(&party).into_iter().flatten() {
+            if entry.outbox.set_permissions(permissions) {
+                // Wakes the connection, which may read what it could not read before.
+                entry.push(Outbound::Resync(None));
+            }
+        }
+    }
+
     pub fn send_all(&self, outbound: &Outbound) {
         for shard in &self.inner.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,6 +299,11 @@ impl Registration {
     /// The next item, if there is one already; close notices come from [`Registration::next`].
     pub fn try_next(&mut self) -> Option<Outbound> {
         self.outbox.try_next()
+    }
+
+    /// What the business user may do now; `None` if that has not changed since the connection opened.
+    pub fn permissions(&self) -> Option<Permissions> {
+        self.outbox.permissions()
     }
 
     /// The items missed since the last call.
@@ -391,7 +407,7 @@ mod tests {
     #[tokio::test]
     async fn a_business_user_has_room_for_a_team() {
         let registry = Registry::new(PartyLimits { mobile: 1, business: 3 });
-        let shop = Party::Business(crate::domain::UserId(uuid::Uuid::from_u128(1)));
+        let shop = Party::Business(UserId(uuid::Uuid::from_u128(1)));
         let mut agents: Vec<Registration> =
             (0..3).map(|_| registry.register(shop.clone(), token(1))).collect();
         let mut devices: Vec<Registration> =

@@ -65,6 +65,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(19, "audit_peer", 9, include_str!("../../migrations/0019_audit_peer.sql")),
     step(20, "event_counts", 9, include_str!("../../migrations/0020_event_counts.sql")),
     beside(21, "counted_events", 9, include_str!("../../migrations/0021_counted_events.sql")),
+    step(22, "access_changes", 9, include_str!("../../migrations/0022_access_changes.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

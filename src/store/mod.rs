@@ -4,6 +4,7 @@
 //! function per statement, with the mapping of its rows. Columns are read by name. No decisions are made
 //! here: everything a statement depends on is an argument, also the time.
 
+pub mod access_changes;
 pub mod accounts;
 pub mod audit;
 pub mod backup;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::{
-    accounts, audit, backup,
+    access_changes, accounts, audit, backup,
     chat::{self, deduplication},
     conversations, dead_letter_digest, dead_letters, deleted, embedded, erasure, idempotency,
     import, jobs, message_status,
@@ -89,6 +89,7 @@ pub(super) use statements;
 /// Every statement, in all variants.
 pub fn all() -> Vec<Statement> {
     let declared = [
+        access_changes::LIST,
         accounts::LIST,
         audit::LIST,
         backup::LIST,

@@ -22,7 +22,10 @@ statements! {
         UNION
         SELECT id FROM tokens WHERE retires_at > $1 AND retires_at <= $2
         UNION
-        SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1";
+        SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1
+        UNION
+        SELECT t.id FROM mobile_users p JOIN tokens t ON t.phone = p.phone
+        WHERE p.access_changed_at > $1 AND p.status <> 1";
     INSERT: once = "
         INSERT INTO tokens (id, hash, user_id, phone, created_at, expires_at)
         VALUES ($1, $2, $3, $4, $5, $6)";
@@ -89,7 +92,7 @@ pub async fn find(
     }))
 }
 
-/// Tokens that were revoked or retired after a time, or whose business user was disabled after it.
+/// Tokens that were revoked or retired after a time, or whose user was disabled or rejected after it.
 pub async fn revoked_since(
     client: &Client,
     since: OffsetDateTime,

@@ -47,14 +47,14 @@ pub async fn drain(app: App) {
     }
 }
 
-/// Closes the connections of revoked tokens and withdraws deleted messages.
+/// Closes the connections of revoked tokens, applies changed permissions and withdraws deleted messages.
 pub async fn revocations(app: App) {
     let mut since = app.clock().now();
     loop {
         tokio::time::sleep(REVOCATION_INTERVAL).await;
-        match app.identity.close_revoked(since).await {
+        match app.identity.apply_access_changes(since).await {
             Ok(looked_until) => since = looked_until,
-            Err(error) => tracing::warn!(%error, "revoked tokens could not be read"),
+            Err(error) => tracing::warn!(%error, "changes of access could not be read"),
         }
         if let Err(error) = app.admin.notify_deleted().await {
             tracing::warn!(%error, "deleted messages could not be read");

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod access_changes;
 mod admin_api;
 mod api;
 mod attack;

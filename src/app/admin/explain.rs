@@ -6,6 +6,7 @@ use crate::{
     domain::{
         Message, MessageId, Party,
         audit::AuditAction,
+        timeline::{ParticipantView, participant_view},
         verdict::{MessageEvent, MessageFacts, Verdict},
     },
     store::{self, messages, presence_log, timeline, timeline::MessageTimeline},
@@ -21,13 +22,25 @@ pub struct Explanation {
 }
 
 impl AdminService {
-    /// Explains a message that the caller may see.
+    /// Explains a message that the caller may see, by the message alone: not by what is known of the phone
+    /// or of the installation.
     ///
     /// # Errors
     /// [`Error::NotFound`]; failures of the database.
     pub async fn explain(&self, caller: &Caller, id: MessageId) -> Result<Explanation, Error> {
         let message = self.messages.get(caller, id).await?;
-        self.explanation(Some(&caller.party()), message).await
+        let client = self.core.store().of(&caller.party()).client().await?;
+        let mut story = timeline::of(&client, message.id).await?;
+        story.events.retain_mut(|event| match participant_view(&event.kind) {
+            ParticipantView::Whole => true,
+            ParticipantView::WithoutDetail => {
+                event.detail.clear();
+                true
+            }
+            ParticipantView::Hidden => false,
+        });
+        let verdict = Verdict::for_participant(&message, story.import.as_ref());
+        Ok(Explanation { message, story, verdict })
     }
 
     /// Explains any message, for an administrator on the server.

@@ -51,6 +51,19 @@ impl Caller {
         }
     }
 
+    /// The same caller after a change of its user's permissions. Returns whether they differ.
+    pub fn set_permissions(&mut self, now: Permissions) -> bool {
+        match &mut self.identity {
+            Identity::Business { permissions, .. } => std::mem::replace(permissions, now) != now,
+            Identity::Mobile { .. } => false,
+        }
+    }
+
+    /// Whether the caller may receive messages now: a business user receives chat messages only.
+    pub fn may_receive(&self) -> bool {
+        self.chat_party().is_ok()
+    }
+
     /// Whether this is the process looking at its own hub.
     pub fn is_probe(&self) -> bool {
         matches!(self.identity, Identity::Business { id, .. } if id.0.is_nil())

@@ -1,7 +1,7 @@
 //! Who a token belongs to: the only place that authenticates.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use super::IdentityService;
 use crate::app::{Caller, Error, identity::access::Identity};
 use crate::{
-    domain::{BoundedMap, TokenId, WhenFull},
+    domain::{BoundedMap, Party, Permissions, TokenId, UserId, WhenFull},
     store::{self, StatementGroup, tokens::TokenOwner},
 };
 
@@ -63,6 +63,14 @@ impl KnownTokens {
     /// Believes no longer what was looked up about these.
     pub(in crate::app) fn forget(&self, tokens: &HashSet<TokenId>) {
         locked(&self.known).retain(|_, caller| !tokens.contains(&caller.token));
+    }
+
+    /// Applies what these business users may do now.
+    pub(in crate::app) fn set_permissions(&self, changed: &HashMap<UserId, Permissions>) {
+        locked(&self.known).retain(|_, caller| {
+            let Party::Business(user) = caller.party() else { return true };
+            changed.get(&user).is_none_or(|now| !caller.clone().set_permissions(*now))
+        });
     }
 }
 

@@ -1,14 +1,17 @@
 //! Connections from outside the hub: what their tokens are signed with, and the end of those whose
-//! access was taken back.
+//! access was taken back, and the permissions of the others.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
 use super::IdentityService;
 use crate::app::Error;
-use crate::store::{StatementGroup, secrets, tokens};
+use crate::store::{StatementGroup, access_changes, secrets, tokens};
 
 /// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
 /// (the handshake's timeout), a look-up is believed for 1 s, and the clocks of an installation's
@@ -28,12 +31,16 @@ impl IdentityService {
             .await?)
     }
 
-    /// Closes the connections whose tokens were revoked, or whose owners were disabled, after `since`.
-    /// Returns until when it looked.
+    /// Applies to open connections what changed after `since`: closes those whose tokens were revoked or whose
+    /// owners were disabled, and gives the others the permissions that their users have now. Returns until
+    /// when it looked.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn close_revoked(&self, since: OffsetDateTime) -> Result<OffsetDateTime, Error> {
+    pub async fn apply_access_changes(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<OffsetDateTime, Error> {
         let now = self.core.clock().now();
         if self.core.presence().local().connections()
             + self.core.diagnostic_connections().connections()
@@ -42,13 +49,23 @@ impl IdentityService {
             return Ok(now);
         }
         let client = self.core.store().client_for(StatementGroup::Nodes).await?;
-        let revoked = tokens::revoked_since(&client, since - REVOCATION_OVERLAP, now).await?;
+        let since = since - REVOCATION_OVERLAP;
+        let changed: HashMap<_, _> =
+            access_changes::since(&client, since).await?.into_iter().collect();
+        let revoked = tokens::revoked_since(&client, since, now).await?;
         let revoked: HashSet<_> = revoked.into_iter().collect();
         if !revoked.is_empty() {
             // First, so that nobody comes back through what is still believed.
             self.state.known_tokens.forget(&revoked);
             self.core.presence().local().close_tokens(&revoked);
             self.core.diagnostic_connections().close_tokens(&revoked);
+        }
+        if !changed.is_empty() {
+            self.state.known_tokens.set_permissions(&changed);
+            for (user, permissions) in changed {
+                self.core.presence().local().set_permissions(user, permissions);
+                self.core.diagnostic_connections().set_permissions(user, permissions);
+            }
         }
         Ok(now)
     }

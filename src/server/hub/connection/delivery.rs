@@ -51,6 +51,9 @@ impl Driver {
 
     pub(super) fn handle_outbound(&mut self, outbound: Outbound) {
         let Some(protocol) = self.session.protocol() else { return };
+        if !self.may_be_sent(&outbound) {
+            return;
+        }
         match outbound {
             Outbound::Deliver(delivery) => self.deliver(protocol, delivery, false),
             // The existing programs do not know changes of status.
@@ -182,6 +185,9 @@ impl Driver {
     fn deliver(&mut self, protocol: Protocol, delivery: Arc<Delivery>, acknowledged: bool) {
         let Some(feed) = &mut self.feed else { return };
         let id = delivery.message.id;
+        if !self.caller.may_receive() {
+            return feed.on_passed_over(id);
+        }
         if self.session.is_full() || self.output.len() >= MAX_PAGE_BYTES {
             // A later read brings it, when the client has acknowledged earlier messages.
             return feed.on_passed_over(id);
@@ -248,6 +254,11 @@ impl Driver {
     }
 
     pub(super) fn begin_read(&mut self) {
+        if !self.caller.may_receive() {
+            // Nothing is read, so nothing has to be waited for.
+            self.hold_until = None;
+            return;
+        }
         let Some(feed) = &mut self.feed else { return };
         let full = !may_read(&self.session, feed);
         let busy = self.reading.is_some() || self.read_retry_at.is_some() || full;
@@ -293,8 +304,11 @@ impl Driver {
     fn take_read(&mut self, read: Result<PendingRead, Error>) {
         self.reading = None;
         self.hold_until = None;
+        let may_receive = self.caller.may_receive();
         let Some(feed) = &mut self.feed else { return };
         let PendingRead { found, acknowledged, limit } = match read {
+            // The permission was withdrawn during the read.
+            Ok(_) if !may_receive => return feed.on_read_failed(),
             Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "cannot read pending messages; retrying");

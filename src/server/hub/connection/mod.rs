@@ -4,6 +4,7 @@
 //! (which messages are due) and the [`Registration`]. It decides nothing that they can decide. An idle
 //! connection holds no buffer here.
 
+mod access;
 mod close_waves;
 mod delivery;
 mod event_loop;
@@ -301,6 +302,7 @@ impl Driver {
                         stream_ids,
                         kind,
                     } => {
+                        self.refresh_access();
                         let bound =
                             self.service.bind(&self.caller, &target, arguments, &stream_ids, kind);
                         self.invoke(invocation_id, bound, kind);
@@ -352,6 +354,7 @@ impl Driver {
         if next.is_none() {
             self.session.close(None, true, &mut self.actions);
         }
+        self.refresh_access();
         while let Some(outbound) = next {
             self.handle_outbound(outbound);
             if self.output.len() >= TARGET_FRAME_LEN || self.session.is_full() {

@@ -1,0 +1,207 @@
+//! What changes about a user acts on its open connections within a second.
+
+use std::time::{Duration, Instant};
+
+use esh3ar::{
+    client::{HubClient, HubEvent},
+    domain::Permission,
+    server::{
+        hub::hubs::{method::Method, service::Service},
+        route::Who,
+    },
+};
+use serde_json::json;
+
+use crate::support::{DEADLINE, Server, next_messages};
+
+const PHONE: &str = "+967771234567";
+/// A change acts within a second; the rest is for a slow machine.
+const SOON: Duration = Duration::from_secs(5);
+
+fn set(server: &Server, arguments: &[&str]) {
+    server.run_json(&[&["user", "set", "shop"], arguments].concat());
+}
+
+/// Calls until the answer is, or is no longer, a refusal for want of a permission.
+async fn until_refused(client: &mut HubClient, method: &str, wanted: bool) {
+    let begun = Instant::now();
+    loop {
+        let answer = client.call(method, vec![], DEADLINE).await;
+        let text = answer.err().map(|error| error.to_string()).unwrap_or_default();
+        if text.contains("permission_denied: ") == wanted {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "{method} refused: {wanted}: {text}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether the server closes the connection for good.
+async fn is_closed(client: &mut HubClient) -> bool {
+    let closing = async {
+        loop {
+            match client.next().await {
+                Ok(HubEvent::Close { allow_reconnect, .. }) => return !allow_reconnect,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    };
+    tokio::time::timeout(SOON, closing).await.unwrap_or(false)
+}
+
+fn needed(method: &Method) -> Option<Permission> {
+    match method.who {
+        Who::Business(needed) | Who::Either(needed) => needed,
+        Who::Admin => Some(Permission::Admin),
+        Who::Anyone | Who::Mobile => None,
+    }
+}
+
+/// Over each hub for business users: a method that needs a permission is refused when it is withdrawn, and works
+/// when it is there again, on the same connection; the others are never refused.
+#[tokio::test]
+async fn every_method_follows_the_permissions_of_an_open_connection() {
+    let server = Server::start_with(&[("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true")]).await;
+    // Somebody else stays administrator.
+    server.user("root", "Admin");
+    let all = "SendMessages,Chat,Broadcast,Admin";
+    let token = server.user("shop", all);
+    let mut tried = 0;
+    for (path, hub, _) in Service::ALL.iter().filter(|(_, _, who)| *who != Who::Mobile) {
+        let mut client = HubClient::connect_to(&server.base, path, &token).await.unwrap();
+        let methods = || hub.methods().iter().filter(|method| method.who != Who::Mobile);
+        let Some(first) = methods().find(|method| needed(method).is_some()) else { continue };
+        until_refused(&mut client, first.name, false).await;
+        set(&server, &["--permission", ""]);
+        until_refused(&mut client, first.name, true).await;
+        for wanted in [true, false] {
+            for method in methods() {
+                let answer = client.call(method.name, vec![], DEADLINE).await;
+                let text = answer.err().map(|error| error.to_string()).unwrap_or_default();
+                let refused = text.contains("permission_denied: ");
+                assert_eq!(
+                    refused,
+                    wanted && needed(method).is_some(),
+                    "{path} {}: {text}",
+                    method.name
+                );
+                tried += 1;
+            }
+            set(&server, &["--permission", all]);
+            until_refused(&mut client, first.name, false).await;
+        }
+        client.close().await;
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+/// What a phone writes meanwhile waits, and comes when the permission is there again.
+#[tokio::test]
+async fn chat_stops_without_the_permission_and_goes_on_with_it() {
+    let server = Server::start().await;
+    let token = server.user("shop", "Chat,SendMessages");
+    let phone = server.phone(PHONE);
+    let mut shop = server.hub(&token).await;
+    let mut mobile = server.hub(&phone).await;
+    let say = json!({ "to": PHONE, "content": "first" });
+    let first = shop.call("SendMessage", vec![say], DEADLINE).await.unwrap();
+    let conversation = first["conversationId"].clone();
+    let write = |content: &str| vec![json!({ "conversationId": conversation, "content": content })];
+
+    set(&server, &["--permission", "SendMessages"]);
+    until_refused(&mut shop, "GetConversations", true).await;
+    mobile.call("SendMessage", write("unheard"), DEADLINE).await.unwrap();
+    // Whatever was sent before the answer would be seen now.
+    let seen = tokio::time::timeout(Duration::from_millis(300), async {
+        loop {
+            if let HubEvent::Invocation { target, .. } = shop.next().await.unwrap() {
+                return target;
+            }
+        }
+    });
+    assert!(seen.await.is_err(), "something came without the permission");
+    set(&server, &["--permission", "Chat,SendMessages"]);
+    let (_, came) = next_messages(&mut shop).await;
+    assert_eq!(came[0]["content"], "unheard");
+}
+
+#[tokio::test]
+async fn a_disabled_user_and_a_rejected_phone_are_disconnected() {
+    let server = Server::start().await;
+    let token = server.user("shop", "Chat");
+    let phone = server.phone(PHONE);
+    let mut shop = server.hub(&token).await;
+    let mut mobile = server.hub(&phone).await;
+    server.run_json(&["user", "disable", "shop", "--yes"]);
+    assert!(is_closed(&mut shop).await, "a disabled user's connection");
+    let database = server.database().await;
+    database
+        .execute("UPDATE mobile_users SET status = 2 WHERE phone = $1", &[&PHONE])
+        .await
+        .unwrap();
+    assert!(is_closed(&mut mobile).await, "a rejected phone's connection");
+    let begun = Instant::now();
+    while server.request("GET", "/api/v1/messages", Some(&phone), None).await.0 != 401 {
+        assert!(begun.elapsed() < SOON, "its token still works");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A sender gets the same timeline for a number that is registered, one that was connected, and one that is unknown.
+#[tokio::test]
+async fn a_sender_is_not_told_whether_or_when_a_phone_was_there() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    server.phone("+967771234568");
+    // Connected, and gone again with a message that it did not acknowledge.
+    let mut hub = server.hub(&phone).await;
+    let met = server.send(&shop, PHONE, "met").await;
+    next_messages(&mut hub).await;
+    server.wait_status(&shop, &met, "sent").await;
+    drop(hub);
+    let database = server.database().await;
+    let lost = "SELECT count(*) FROM delivery_events WHERE kind = 'connection_lost'";
+    let begun = Instant::now();
+    while database.query_one(lost, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(begun.elapsed() < DEADLINE, "no lost connection was noted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    database
+        .execute("INSERT INTO outages (part, reason, began_at, ended_at) VALUES ('database', 'x', now(), now())", &[])
+        .await
+        .unwrap();
+    let timeline = async |id: &str| {
+        let path = format!("/api/v1/messages/{id}/timeline");
+        server.request("GET", &path, Some(&shop), None).await.1
+    };
+    let told = timeline(&met).await;
+    let steps: Vec<&str> = told["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["step"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (steps, &told["verdict"]["code"]),
+        (vec!["pending", "sent"], &json!("sent")),
+        "{told}"
+    );
+    let mut answers = Vec::new();
+    for to in [PHONE, "+967771234568", "+967770000077"] {
+        let id = server.send(&shop, to, "the same").await;
+        let mut told = timeline(&id).await;
+        for own in ["id", "to"] {
+            told[own].take();
+        }
+        told["steps"][0]["at"].take();
+        answers.push(told);
+    }
+    assert_eq!(answers[0]["verdict"]["code"], "pending");
+    assert!(answers.iter().all(|told| *told == answers[0]), "{answers:?}");
+    // An administrator sees all of it.
+    let explained = server.run_json(&["message", "explain", &met]);
+    let has = |step: &str| explained["steps"].as_array().unwrap().iter().any(|s| s["step"] == step);
+    assert!(has("connection_lost"), "{explained}");
+}
