@@ -11,6 +11,7 @@
 //! | [`presence`] | who is connected, here and on other gateways |
 //! | [`cache`], [`redis`] | pages that are read often; connections to Redis for presence, rate limits and cache |
 //! | [`mail`], [`outbound`], [`tls`] | SMTP; HTTP requests to servers of others; certificates the system trusts |
+//! | [`secrets`] | the installation's keys, and what is sealed with them |
 //! | [`domain`] | the rules as values and functions: no I/O, no clock, no randomness |
 //! | [`config`], [`telemetry`] | configuration keys; logs, metrics and traces |
 //! | [`bench`], [`client`] | load and its history checker; a client as a stranger would write it |
@@ -50,6 +51,7 @@ pub mod outbound;
 pub mod presence;
 pub mod queue;
 pub mod redis;
+pub mod secrets;
 pub mod server;
 pub mod store;
 pub mod telemetry;
