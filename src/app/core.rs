@@ -22,6 +22,7 @@ use crate::{
     },
     presence::{Delivery, Presence, Registry},
     queue::{LocalQueue, Queue},
+    secrets::KeyStore,
     store::{Client, StatementGroup, Store, nodes::Role},
 };
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub traces: Traces,
     /// Where the time comes from.
     pub clock: Clock,
+    /// The keys that seal secrets; `None` without a key file, and for commands.
+    pub keys: Option<KeyStore>,
     /// What this process is in the installation. A command is no member: what it sends is left to those
     /// that deliver.
     pub node: Option<NodeSettings>,
@@ -182,6 +185,10 @@ impl Core {
 
     pub fn clock(&self) -> &Clock {
         &self.state.settings.clock
+    }
+
+    pub fn keys(&self) -> Option<&KeyStore> {
+        self.state.settings.keys.as_ref()
     }
 
     pub(super) fn store(&self) -> &Store {

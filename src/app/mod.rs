@@ -37,6 +37,7 @@ pub mod limits;
 pub mod messages;
 pub mod process;
 pub mod runtime_settings;
+pub mod sealed_secrets;
 pub mod traces;
 
 use std::{ops::Deref, sync::Arc};
@@ -57,6 +58,7 @@ use crate::{
     domain::NodeId,
     presence::{Delivery, Presence, Registry},
     queue::Queue,
+    secrets::KeyStore,
     store::Store,
 };
 
@@ -168,6 +170,11 @@ impl App {
 
     pub fn clock(&self) -> &Clock {
         self.core.clock()
+    }
+
+    /// The keys that seal secrets; `None` without a key file.
+    pub fn keys(&self) -> Option<&KeyStore> {
+        self.core.keys()
     }
 
     /// Passes a place at which a test may let the process die.

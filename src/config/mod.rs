@@ -20,9 +20,9 @@ pub use load::{ConfigOrigin, ConfigSources, LoadedConfig, load};
 pub use problem::{ConfigErrors, ConfigProblem, ConfigSource};
 pub use secret::{MAX_SECRET_LEN, Secret, read_bounded};
 pub use sections::{
-    AuthConfig, CacheConfig, ClusterConfig, Config, DataConfig, DatabaseConfig, HttpConfig,
-    LogConfig, LogFormat, MetricsConfig, PhoneConfig, QueueConfig, QueueKind, SmtpConfig, SmtpTls,
-    TracesConfig,
+    AuthConfig, BackupConfig, CacheConfig, ClusterConfig, Config, DataConfig, DatabaseConfig,
+    HttpConfig, LogConfig, LogFormat, MetricsConfig, PhoneConfig, QueueConfig, QueueKind,
+    SecretsConfig, SmtpConfig, SmtpTls, TracesConfig,
 };
 
 impl Config {

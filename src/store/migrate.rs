@@ -66,6 +66,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(20, "event_counts", 9, include_str!("../../migrations/0020_event_counts.sql")),
     beside(21, "counted_events", 9, include_str!("../../migrations/0021_counted_events.sql")),
     step(22, "access_changes", 9, include_str!("../../migrations/0022_access_changes.sql")),
+    step(24, "sealed_secrets", 9, include_str!("../../migrations/0024_sealed_secrets.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -15,8 +15,8 @@ const NODE_RETENTION: Duration = Duration::from_secs(3600);
 statements! {
     NOTE = "
         INSERT INTO nodes (id, role, host, pid, version, address, partitions, draining, figures,
-                           started_at, seen_at)
-        VALUES ($1, $2, left($3, 255), $4, $5, $6, $7, $8, $9::text::jsonb, $10, now())
+                           started_at, seen_at, reads_sealed)
+        VALUES ($1, $2, left($3, 255), $4, $5, $6, $7, $8, $9::text::jsonb, $10, now(), true)
         ON CONFLICT (id) DO UPDATE SET address = excluded.address,
             partitions = excluded.partitions, draining = excluded.draining,
             figures = excluded.figures, seen_at = excluded.seen_at

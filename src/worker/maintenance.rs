@@ -51,6 +51,9 @@ pub async fn cleanup(app: App) {
         while let Ok(true) = app.messages.expire_idempotency_keys().await {}
         while let Ok(true) = app.delivery.expire_dead_letters().await {}
         while let Ok(true) = app.admin.expire_audit_log().await {}
+        if let Err(error) = app.identity.clear_plain_secrets().await {
+            tracing::warn!(%error, "plain secrets could not be cleared");
+        }
         if let Err(error) = app.process.expire_presence_log().await {
             tracing::warn!(%error, "old runs and outages could not be deleted");
         }

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
 use super::IdentityService;
-use crate::app::Error;
-use crate::store::{StatementGroup, access_changes, secrets, tokens};
+use crate::app::{
+    Error,
+    sealed_secrets::{self, SecretsError},
+};
+use crate::store::{StatementGroup, access_changes, tokens};
 
 /// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
 /// (the handshake's timeout), a look-up is believed for 1 s, and the clocks of an installation's
@@ -24,11 +26,24 @@ impl IdentityService {
     /// # Errors
     /// [`Error::Internal`] without randomness; failures of the database.
     pub async fn connection_secret(&self) -> Result<Vec<u8>, Error> {
-        let mut fresh = [0; 32];
-        SystemRandom::new().fill(&mut fresh).map_err(|_| Error::Internal)?;
         let client = self.core.store().client_for(StatementGroup::Access).await?;
-        Ok(secrets::find_or_keep(&client, "connection_tokens", &fresh, self.core.clock().now())
-            .await?)
+        let (keys, now) = (self.core.keys(), self.core.clock().now());
+        let name = "connection_tokens";
+        let secret = sealed_secrets::find_or_create(&client, keys, name, now).await;
+        Ok(secret.map_err(internal)?.to_vec())
+    }
+
+    /// Replaces the plain values of sealed secrets, once no process of an earlier version needs them.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn clear_plain_secrets(&self) -> Result<(), Error> {
+        let client = self.core.store().client_for(StatementGroup::Upkeep).await?;
+        let cleared = sealed_secrets::clear_plain(&client).await.map_err(internal)?;
+        if cleared > 0 {
+            tracing::info!(cleared, "secrets are in the database in sealed form only");
+        }
+        Ok(())
     }
 
     /// Applies to open connections what changed after `since`: closes those whose tokens were revoked or whose
@@ -68,5 +83,16 @@ impl IdentityService {
             }
         }
         Ok(now)
+    }
+}
+
+/// The start of the process has checked that every secret opens.
+fn internal(error: SecretsError) -> Error {
+    match error {
+        SecretsError::Store(error) => error.into(),
+        error => {
+            tracing::error!(%error, "a secret cannot be used");
+            Error::Internal
+        }
     }
 }

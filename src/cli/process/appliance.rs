@@ -15,6 +15,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use super::{
     backends,
     database::{self, OpenDatabase},
+    keys,
     task_group::TaskGroup,
 };
 use crate::{
@@ -99,6 +100,7 @@ impl Runtime {
         let start = async {
             prepare(&store).await?;
             let mut settings = database::settings(config, Some(role))?;
+            settings.keys = keys::open(setup, &store).await?;
             if let Some(node) = &mut settings.node {
                 node.address = address;
             }
@@ -120,6 +122,7 @@ impl Runtime {
             }
             // Before anything needs the other processes.
             app.process.heartbeat().await?;
+            app.identity.clear_plain_secrets().await?;
             let consumer = match (backends::broker(config)?, role) {
                 (Some(broker), Role::Worker) => Some(backends::consumer(&app, &broker, &consuming)),
                 _ => None,

@@ -49,6 +49,7 @@ pub(crate) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
         failpoints: failpoints(role.is_some())?,
         traces: Traces::Off,
         clock: Clock::System,
+        keys: None,
         node: role.map(|role| NodeSettings {
             role,
             host: privilege::host(),

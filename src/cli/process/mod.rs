@@ -8,6 +8,7 @@ pub(crate) mod database;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod init;
+pub(crate) mod keys;
 pub(crate) mod listen;
 pub(crate) mod manual;
 pub(crate) mod migrate;

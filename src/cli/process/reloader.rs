@@ -64,6 +64,9 @@ impl Reloader<'_> {
         let loaded = addresses::load(self.setup.config_loader.read()?)?;
         // Everything that can fail comes first, so that nothing is applied by half.
         let settings = database::runtime_settings(&loaded.config)?;
+        if let Some(keys) = app.keys() {
+            keys.reload()?;
+        }
         let level = &loaded.config.log.level;
         let levelled = self.setup.level.set(level);
         levelled.map_err(|error| Failure::new(ExitStatus::Config, error.to_string()))?;

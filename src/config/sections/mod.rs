@@ -2,6 +2,7 @@
 //! declared is told at [`section!`](section).
 
 mod auth;
+mod backup;
 mod cache;
 mod cluster;
 mod data;
@@ -14,12 +15,14 @@ mod phone;
 mod queue;
 mod retention;
 mod retry;
+mod secrets;
 mod section;
 mod smtp;
 mod traces;
 
 pub use self::{
     auth::AuthConfig,
+    backup::BackupConfig,
     cache::CacheConfig,
     cluster::ClusterConfig,
     data::DataConfig,
@@ -29,6 +32,7 @@ pub use self::{
     metrics::MetricsConfig,
     phone::PhoneConfig,
     queue::{QueueConfig, QueueKind},
+    secrets::SecretsConfig,
     smtp::{SmtpConfig, SmtpTls},
     traces::TracesConfig,
 };
@@ -68,6 +72,10 @@ sections! {
     metrics: MetricsConfig,
     /// `database.*`
     database: DatabaseConfig,
+    /// `secrets.*`
+    secrets: SecretsConfig,
+    /// `backup.*`
+    backup: BackupConfig,
     /// `queue.*`
     queue: QueueConfig,
     /// `cache.*`

@@ -33,6 +33,7 @@ pub fn settings() -> Settings {
         failpoints: Failpoints::default(),
         traces: Traces::default(),
         clock: Clock::System,
+        keys: None,
         node: Some(NodeSettings {
             role: Role::Serve,
             host: String::new(),
