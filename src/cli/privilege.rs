@@ -3,8 +3,9 @@
 use std::{
     env,
     fs::{self, File},
+    io::Write as _,
     os::{
-        fd::AsFd as _,
+        fd::{AsFd as _, IntoRawFd as _, OwnedFd},
         unix::{
             fs::{MetadataExt as _, PermissionsExt as _, chown, fchown},
             process::CommandExt as _,
@@ -16,12 +17,15 @@ use std::{
 
 use nix::{
     sys::{
+        memfd::{MFdFlags, memfd_create},
         prctl::set_pdeathsig,
         resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, raise},
     },
     unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid, getuid},
 };
+
+use zeroize::Zeroizing;
 
 use crate::cli::io::{
     exit::{ExitStatus, Failure},
@@ -83,6 +87,39 @@ const INPUT_IS_FILE_VAR: &str = "ESH3AR_INPUT_IS_FILE";
 pub(crate) struct OpenFiles {
     pub(crate) out: Option<File>,
     pub(crate) input: Option<File>,
+    /// The text of a small file.
+    pub(crate) text: Option<Zeroizing<String>>,
+}
+
+/// The number of the file descriptor that has the text of [`OpenFiles`].
+const TEXT_FD_VAR: &str = "ESH3AR_TEXT_FD";
+
+/// Whether the process of root's that this one continues has read a small file for it.
+pub(crate) fn has_inherited_text() -> bool {
+    env::var_os(TEXT_FD_VAR).is_some()
+}
+
+/// The text of the small file `path`, from this process or from the one that it continues.
+pub(crate) fn text(
+    opened: Option<Zeroizing<String>>,
+    path: &Path,
+) -> Result<Zeroizing<String>, Failure> {
+    if let Some(text) = opened {
+        return Ok(text);
+    }
+    let inherited = env::var(TEXT_FD_VAR).ok().and_then(|number| number.parse::<u32>().ok());
+    let place =
+        inherited.map_or_else(|| path.to_owned(), |n| PathBuf::from(format!("/proc/self/fd/{n}")));
+    let text = fs::read_to_string(place).map_err(|error| unreadable(path, &error))?;
+    Ok(Zeroizing::new(text))
+}
+
+/// Memory that the continuing process inherits: it is never on a disk, and needs no permission to be read.
+fn text_in_memory(text: &str) -> std::io::Result<OwnedFd> {
+    let memory = memfd_create(c"esh3ar", MFdFlags::empty())?;
+    let mut file = File::from(memory);
+    file.write_all(text.as_bytes())?;
+    Ok(file.into())
 }
 
 /// Whether the file that this command reads, or writes a backup into, was opened by root, as its standard
@@ -181,6 +218,13 @@ pub(crate) fn drop_root(
     }
     if let Some(input) = given.input {
         command.stdin(input).env(INPUT_IS_FILE_VAR, "1");
+    }
+    if let Some(text) = given.text {
+        let memory = text_in_memory(&text).map_err(|error| {
+            Failure::new(ExitStatus::Failed, format!("cannot pass a file on: {error}"))
+        })?;
+        // Open until this process ends or is replaced: the other one inherits it.
+        command.env(TEXT_FD_VAR, memory.into_raw_fd().to_string());
     }
     if let Some(config) = config {
         command.env(CONFIG_PATH_VAR, config);

@@ -208,7 +208,7 @@ impl CallerFiles {
         };
         let (atomic, file) = AtomicFile::open(path)?;
         Ok(CallerFiles {
-            open: OpenFiles { out: Some(file), input: None },
+            open: OpenFiles { out: Some(file), ..OpenFiles::default() },
             finalizer: Finalizer::Caller(Box::new(|_, is_complete| atomic.finish(is_complete))),
             ..CallerFiles::default()
         })

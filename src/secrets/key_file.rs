@@ -79,6 +79,14 @@ impl KeyFile {
     /// # Errors
     /// [`KeyFileError`].
     pub fn load(&self) -> Result<KeyRing, KeyFileError> {
+        self.parse(&self.read()?)
+    }
+
+    /// The text of the file, for a process that cannot read the file itself.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn read(&self) -> Result<Zeroizing<String>, KeyFileError> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -86,14 +94,6 @@ impl KeyFile {
             }
             Err(error) => return Err(self.io(error)),
         };
-        self.load_from(&file)
-    }
-
-    /// The same from the open file.
-    ///
-    /// # Errors
-    /// [`KeyFileError`].
-    pub fn load_from(&self, file: &File) -> Result<KeyRing, KeyFileError> {
         let metadata = file.metadata().map_err(|error| self.io(error))?;
         if !metadata.is_file() || metadata.len() > MAX_LEN {
             return Err(KeyFileError::Unfit(self.path.clone()));
@@ -110,10 +110,14 @@ impl KeyFile {
         if text.len() as u64 > MAX_LEN {
             return Err(KeyFileError::Unfit(self.path.clone()));
         }
-        self.parse(&text)
+        Ok(text)
     }
 
-    fn parse(&self, text: &str) -> Result<KeyRing, KeyFileError> {
+    /// Reads the text of a key file.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn parse(&self, text: &str) -> Result<KeyRing, KeyFileError> {
         let mut keys: Vec<SecretKey> = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
             let text = text.trim();

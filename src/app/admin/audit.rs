@@ -9,6 +9,7 @@ use crate::{
         audit::{AuditAction, AuditOutcome},
         text::excerpt,
     },
+    secrets::KeyId,
     store::{
         StatementGroup,
         audit::{self, AuditFilter, AuditRecord},
@@ -85,11 +86,10 @@ impl AdminService {
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn record_backup(&self, by: &By, messages: i64) -> Result<(), Error> {
+    pub async fn record_backup(&self, by: &By, messages: i64, key: KeyId) -> Result<(), Error> {
         let messages = usize::try_from(messages).unwrap_or_default();
-        self.core
-            .record(self.core.entry(by, AuditAction::BackupCreate).with("messages", messages))
-            .await
+        let entry = self.core.entry(by, AuditAction::BackupCreate).with("messages", messages);
+        self.core.record(entry.with("key", key.to_string())).await
     }
 
     /// When the last backup was made that is known to be whole; `None` when the log tells of none.

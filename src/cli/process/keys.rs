@@ -72,6 +72,14 @@ pub(crate) async fn open(
     Ok(keys)
 }
 
+/// The keys that a backup needs.
+pub(crate) async fn require(setup: &Setup, opened: &OpenDatabase) -> Result<KeyStore, Failure> {
+    load_or_create(setup, opened).await?.ok_or_else(|| {
+        Failure::new(ExitStatus::Config, "there is no key file to authenticate backups with")
+            .hint("create one with esh3ar secrets init, and set secrets.key_file on every machine")
+    })
+}
+
 impl From<KeyFileError> for Failure {
     fn from(error: KeyFileError) -> Failure {
         let text = error.to_string();

@@ -1,4 +1,5 @@
-//! The file of a backup: a tar archive that any tar can read.
+//! The archive of a backup, in its envelope (`secrets/envelope`): a tar archive that any tar can read, unless it is
+//! encrypted.
 //!
 //! `database.dump` is what pg_dump wrote, `configuration/…` the configuration file and the secrets,
 //! `media/…` is for media, and `manifest.json`, the last, lists the other files with their hashes:
@@ -7,13 +8,15 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufReader, Read, Seek as _, SeekFrom, Write},
+    io::{BufReader, Read, Write},
 };
 
 use indicatif::ProgressBar;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+
+use crate::secrets::{EnvelopeError, EnvelopeFile, EnvelopeWriter};
 
 pub(super) const DATABASE: &str = "database.dump";
 pub(super) const CONFIGURATION: &str = "configuration/";
@@ -61,11 +64,13 @@ pub(super) enum ArchiveError {
     #[error("format {0} is newer than this esh3ar supports")]
     Newer(u32),
     #[error("{0}")]
+    Envelope(EnvelopeError),
+    #[error("{0}")]
     Io(#[from] std::io::Error),
 }
 
 pub(super) struct ArchiveWriter {
-    tar: tar::Builder<File>,
+    tar: tar::Builder<EnvelopeWriter>,
     entries: Vec<ArchiveEntry>,
     bar: ProgressBar,
 }
@@ -124,12 +129,22 @@ fn header(at: OffsetDateTime) -> tar::Header {
     header
 }
 
+impl From<EnvelopeError> for ArchiveError {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::Io(error) => ArchiveError::Io(error),
+            error => ArchiveError::Envelope(error),
+        }
+    }
+}
+
 impl ArchiveWriter {
-    pub(super) fn new(file: File, bar: ProgressBar) -> ArchiveWriter {
+    pub(super) fn new(file: EnvelopeWriter, bar: ProgressBar) -> ArchiveWriter {
         ArchiveWriter { tar: tar::Builder::new(file), entries: Vec::new(), bar }
     }
 
-    /// Adds a file of unknown length, which `write` writes.
+    /// Adds a file of unknown length, which `write` writes. Only the first can be one, because its header is written
+    /// again when the length is known.
     pub(super) fn stream<E: From<std::io::Error>>(
         &mut self,
         name: &str,
@@ -152,7 +167,13 @@ impl ArchiveWriter {
         at: OffsetDateTime,
         text: &str,
     ) -> Result<(), ArchiveError> {
-        self.stream(name, at, |to| Ok(to.write_all(text.as_bytes())?))
+        let mut header = header(at);
+        header.set_size(text.len() as u64);
+        let mut summed = Summed::new(text.as_bytes(), &self.bar);
+        self.tar.append_data(&mut header, name, &mut summed)?;
+        let Summed { bytes, sum, bar, .. } = summed;
+        self.entries.push(Summed { inner: (), bytes, sum, bar }.entry(name));
+        Ok(())
     }
 
     /// Ends the archive and syncs it to the disk. `describe` completes the manifest.
@@ -163,18 +184,13 @@ impl ArchiveWriter {
         let manifest = describe(std::mem::take(&mut self.entries));
         let text = serde_json::to_string_pretty(&manifest).map_err(std::io::Error::other)?;
         self.text(MANIFEST, manifest.created_at, &text)?;
-        let mut file = self.tar.into_inner()?;
-        file.flush()?;
-        file.sync_all()?;
-        Ok((file, manifest))
+        Ok((self.tar.into_inner()?.finish()?, manifest))
     }
 }
 
-pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
+pub(super) fn manifest(file: &EnvelopeFile) -> Result<Manifest, ArchiveError> {
     let not_whole = |error: std::io::Error| ArchiveError::NotWhole(error.to_string());
-    let mut reader = file;
-    reader.seek(SeekFrom::Start(0))?;
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(file.reader()?);
     for entry in archive.entries_with_seek().map_err(not_whole)? {
         let entry = entry.map_err(not_whole)?;
         if entry.path_bytes().as_ref() != MANIFEST.as_bytes() {
@@ -197,14 +213,13 @@ pub(super) fn manifest(file: &File) -> Result<Manifest, ArchiveError> {
 /// Reads every file of an archive in order, checks each against the manifest, and fails if one is
 /// missing. `take` gets each; what it leaves unread is read after it.
 pub(super) fn read<E: From<ArchiveError>>(
-    file: &File,
+    file: &EnvelopeFile,
     manifest: &Manifest,
     bar: &ProgressBar,
     mut take: impl FnMut(&str, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
     let io = |error: std::io::Error| E::from(ArchiveError::Io(error));
-    let mut reader = file;
-    reader.seek(SeekFrom::Start(0)).map_err(io)?;
+    let reader = file.reader().map_err(io)?;
     let mut archive = tar::Archive::new(BufReader::with_capacity(256 * 1024, reader));
     let mut left: Vec<&ArchiveEntry> = manifest.entries.iter().collect();
     for entry in archive.entries().map_err(io)? {

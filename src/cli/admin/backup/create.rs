@@ -9,14 +9,18 @@ use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{destination::BackupDestination, disk_space, tools::BackupTools};
+use super::{
+    destination::BackupDestination,
+    disk_space,
+    tools::{self, BackupTools},
+};
 use crate::{
     app::{App, Clock},
     cli::{
         admin::audit_reason::AuditReason,
         io::exit::{ExitStatus, Failure},
         privilege::{self, OpenFiles},
-        process::database,
+        process::{database, keys},
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Finalizer, Runnable, Scope, Spec},
     },
@@ -31,6 +35,9 @@ pub(crate) struct BackupArgs {
     /// Skip the test restore into a scratch database
     #[arg(long)]
     no_verify: bool,
+    /// Encrypt the file with the key of secrets.key_file, also where backup.encrypt is false
+    #[arg(long)]
+    encrypt: bool,
     /// Keep only the newest N backups in the folder
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: Option<u16>,
@@ -76,7 +83,7 @@ impl Runnable for BackupArgs {
         let Some((place, file)) = self.prepare()? else { return Ok(CallerFiles::default()) };
         let keep = self.keep.map(usize::from);
         Ok(CallerFiles {
-            open: OpenFiles { out: None, input: Some(file) },
+            open: OpenFiles { input: Some(file), ..OpenFiles::default() },
             finalizer: Finalizer::Caller(Box::new(move |setup, whole| {
                 finish(setup, &place, keep, whole)
             })),
@@ -109,6 +116,9 @@ fn finish(
 struct Report {
     bytes: u64,
     verified: bool,
+    encrypted: bool,
+    /// The key that authenticates it.
+    key: String,
     schema: i32,
     messages: i64,
     seconds: f64,
@@ -124,23 +134,29 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
     let made: Result<Report, Failure> = async {
         let work = BackupTools::prepare(setup, &store).await?;
         let verified = !arguments.no_verify;
+        let ring = keys::require(setup, &store).await?.ring();
+        let encrypted = arguments.encrypt || setup.loaded.config.backup.encrypt;
         disk_space::require(setup, &store, &file, verified).await?;
         let begin = async |app: &App| app.admin.record_begin(&by, AuditAction::BackupCreate).await;
         database::with_app(setup, &store.store, begin).await?;
-        let (file, manifest) = work.write(setup, file).await?;
+        let (file, manifest) = work.write(setup, file, &ring, encrypted).await?;
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         if verified {
+            let file = tools::authenticate(file, vec![(*ring).clone()], false).await?;
             work.verify(&file, &manifest).await?;
         }
         let messages = manifest.tables.get("messages").copied().unwrap_or_default();
         let report = Report {
-            bytes: file.metadata().map_or(0, |metadata| metadata.len()),
+            bytes,
             verified,
+            encrypted,
+            key: ring.current().to_string(),
             schema: manifest.schema,
             messages,
             seconds: began.elapsed().as_secs_f64(),
             created_at: manifest.created_at,
         };
-        let done = async |app: &App| app.admin.record_backup(&by, messages).await;
+        let done = async |app: &App| app.admin.record_backup(&by, messages, ring.current()).await;
         if let Err(failure) = database::with_app(setup, &store.store, done).await {
             // The backup is complete anyway, and its start is recorded.
             setup.output.note(&format!(

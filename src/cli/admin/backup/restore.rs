@@ -11,22 +11,27 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 use time::macros::format_description;
+use zeroize::Zeroizing;
 
 use super::{
     archive::{self, Manifest},
-    tools::{BackupError, BackupTools, bar, blocking},
+    tools::{BackupError, BackupTools, authenticate, bar, blocking},
 };
 use crate::{
-    app::{App, Clock},
+    app::{App, Clock, sealed_secrets},
     cli::{
         admin::audit_reason::AuditReason,
         io::exit::{ExitStatus, Failure, confirm_typed},
         privilege::{self, OpenFiles},
-        process::database::{self, OpenDatabase},
+        process::{
+            database::{self, OpenDatabase},
+            keys,
+        },
         setup::Setup,
         spec::{CallerFiles, CommandFuture, Privilege, Runnable, Scope, Spec, TERMINABLE_NAMES},
     },
     domain::audit::AuditAction,
+    secrets::{EnvelopeFile, KeyFile, KeyRing},
     store::{
         backup::{self, DatabaseSession, Databases},
         embedded::Purpose,
@@ -41,6 +46,12 @@ pub(crate) struct RestoreArgs {
     /// Only verify the backup: restore it into a scratch database, compare, and drop that
     #[arg(long)]
     check: bool,
+    /// Key file of the installation that made the backup, if it is another one
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Load the backup even if no known key authenticates it: one of an earlier version, or of unknown keys
+    #[arg(long)]
+    trust: bool,
     /// Write the configuration and secrets of the backup into this folder; restore nothing
     #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
     configuration_to: Option<PathBuf>,
@@ -87,26 +98,41 @@ impl Runnable for RestoreArgs {
     fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move {
             match &self.configuration_to {
-                Some(folder) => self.write_configuration(setup, folder, files.input),
-                None => Box::pin(restore(setup, &self, files.input)).await,
+                Some(folder) => self.write_configuration(setup, folder, files).await,
+                None => Box::pin(restore(setup, &self, files)).await,
             }
         })
     }
 
     fn open_files(&self) -> Result<CallerFiles, Failure> {
         let input = privilege::open_input(&self.file)?;
-        Ok(CallerFiles { open: OpenFiles { out: None, input }, ..CallerFiles::default() })
+        let keys = match &self.key_file {
+            Some(path) if !privilege::has_inherited_text() => Some(KeyFile::new(path).read()?),
+            _ => None,
+        };
+        let open = OpenFiles { input, text: keys, ..OpenFiles::default() };
+        Ok(CallerFiles { open, ..CallerFiles::default() })
     }
 }
 
 impl RestoreArgs {
-    fn write_configuration(
+    /// The keys of `--key-file`.
+    fn given_keys(&self, text: Option<Zeroizing<String>>) -> Result<Option<KeyRing>, Failure> {
+        let Some(path) = &self.key_file else { return Ok(None) };
+        let text = privilege::text(text, path)?;
+        Ok(Some(KeyFile::new(path).parse(&text)?))
+    }
+
+    async fn write_configuration(
         &self,
         setup: &Setup,
         folder: &Path,
-        input: Option<File>,
+        files: OpenFiles,
     ) -> Result<(), Failure> {
-        let file = privilege::input(input, &self.file)?;
+        let file = privilege::input(files.input, &self.file)?;
+        let own = keys::load(setup)?.map(|keys| (*keys.ring()).clone());
+        let rings = own.into_iter().chain(self.given_keys(files.text)?).collect();
+        let file = authenticate(file, rings, self.trust).await?;
         let manifest = archive::manifest(&file).map_err(BackupError::from)?;
         let mut count = 0;
         let bar = bar(0, "reading");
@@ -139,13 +165,18 @@ fn put(folder: &Path, name: &str, text: &[u8]) -> std::io::Result<()> {
     file.write_all(text)
 }
 
-async fn restore(
-    setup: &Setup,
-    arguments: &RestoreArgs,
-    input: Option<File>,
-) -> Result<(), Failure> {
+async fn restore(setup: &Setup, arguments: &RestoreArgs, files: OpenFiles) -> Result<(), Failure> {
     let began = std::time::Instant::now();
-    let file = privilege::input(input, &arguments.file)?;
+    let file = privilege::input(files.input, &arguments.file)?;
+    let given = arguments.given_keys(files.text)?;
+    let own = keys::load(setup)?.map(|keys| (*keys.ring()).clone());
+    let rings = own.into_iter().chain(given.clone()).collect();
+    let file = authenticate(file, rings, arguments.trust).await?;
+    if file.key().is_none() {
+        setup
+            .output
+            .note("no known key authenticates this backup; it is loaded because of --trust");
+    }
     let manifest = archive::manifest(&file).map_err(BackupError::from)?;
     let known = migrate::MIGRATIONS.iter().map(|step| step.version).max().unwrap_or_default();
     if manifest.schema > known {
@@ -164,7 +195,7 @@ async fn restore(
             work.verify(&file, &manifest).await?;
             return Ok((None, None));
         }
-        replace(setup, arguments, &store, &work, &file, &manifest).await
+        replace(setup, arguments, &store, &work, &file, &manifest, given).await
     }
     .await;
     let closed = store.close().await;
@@ -191,8 +222,8 @@ async fn restore(
 }
 
 /// Reads the whole file and checks the hashes, before anything is restored.
-async fn check_sums(file: &File, manifest: &Manifest) -> Result<(), Failure> {
-    let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()), "checking the file");
+async fn check_sums(file: &EnvelopeFile, manifest: &Manifest) -> Result<(), Failure> {
+    let bar = bar(file.archive_len(), "checking the file");
     let (shown, wanted) = (bar.clone(), manifest.clone());
     let file = file.try_clone().map_err(BackupError::from)?;
     let checked =
@@ -209,8 +240,9 @@ async fn replace(
     arguments: &RestoreArgs,
     opened: &OpenDatabase,
     work: &BackupTools,
-    file: &File,
+    file: &EnvelopeFile,
     manifest: &Manifest,
+    given: Option<KeyRing>,
 ) -> Result<RestoreResult, Failure> {
     require_stopped(opened).await?;
     let Some(_alone) = work.databases.alone().await? else {
@@ -246,7 +278,12 @@ async fn replace(
     let ready = async {
         work.fill(&new, file, manifest, "restoring").await?;
         let store = work.database(&new)?;
-        let prepared = prepare(setup, arguments, &store, manifest).await;
+        let prepared = async {
+            let migrated = prepare(setup, arguments, &store, manifest).await?;
+            adopt_secrets(setup, opened, &store, given).await?;
+            Ok::<_, Failure>(migrated)
+        };
+        let prepared = prepared.await;
         store.close();
         let migrated = prepared?;
         // Again: that took time, and a process may have been started meanwhile.
@@ -327,6 +364,29 @@ async fn prepare(
     let at = manifest.created_at;
     database::with_app(setup, store, async |app| app.admin.record_restore(&by, at).await).await?;
     Ok(migrated)
+}
+
+/// Seals the restored secrets with the key of this machine, and makes those anew that no known key opens.
+async fn adopt_secrets(
+    setup: &Setup,
+    opened: &OpenDatabase,
+    store: &crate::store::Store,
+    given: Option<KeyRing>,
+) -> Result<(), Failure> {
+    let client = store.client().await?;
+    let sealed = sealed_secrets::status(&client, given.as_ref()).await?;
+    if sealed.is_empty() {
+        return Ok(());
+    }
+    // A key file is made only here, where the old database has no secret that an existing one sealed.
+    let own = keys::require(setup, opened).await?;
+    let others: Vec<KeyRing> = given.into_iter().collect();
+    for name in sealed_secrets::adopt(&client, &own.ring(), &others).await? {
+        setup.output.note(&format!(
+            "the secret {name} of the backup opens with no known key; it is made anew when esh3ar starts"
+        ));
+    }
+    Ok(())
 }
 
 /// While readers reconnect.

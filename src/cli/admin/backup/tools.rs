@@ -12,6 +12,7 @@ use crate::{
         process::database::OpenDatabase,
         setup::Setup,
     },
+    secrets::{EnvelopeError, EnvelopeFile, EnvelopeWriter, KeyRing},
     store::{
         Store,
         backup::{self, DatabaseContents, Databases, ProgramError, Programs},
@@ -43,6 +44,23 @@ impl From<BackupError> for Failure {
             BackupError::Archive(ArchiveError::Io(_)) => {
                 Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
                     .hint("check whether the disk is full")
+            }
+            BackupError::Archive(ArchiveError::Envelope(error)) => {
+                let hint = match error {
+                    EnvelopeError::Newer(_) => "restore it with the esh3ar version that made it",
+                    EnvelopeError::Forged => {
+                        "use another backup; --trust loads an unencrypted one as it is"
+                    }
+                    _ => {
+                        "name the key file of the installation that made it with --key-file FILE, or load an \
+                         unencrypted backup of known origin with --trust"
+                    }
+                };
+                Failure::new(
+                    ExitStatus::Refused,
+                    format!("the backup is not authenticated: {text}"),
+                )
+                .hint(hint)
             }
             BackupError::Archive(_) => {
                 Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
@@ -89,10 +107,13 @@ impl BackupTools {
         &self,
         setup: &Setup,
         file: File,
+        ring: &KeyRing,
+        encrypt: bool,
     ) -> Result<(File, Manifest), Failure> {
         let snapshot = backup::snapshot(&self.store).await?;
         let at = Clock::System.now();
         let bar = spinner("backing up");
+        let file = EnvelopeWriter::new(file, ring, encrypt).map_err(BackupError::from)?;
         let mut writer = archive::ArchiveWriter::new(file, bar.clone());
         let (programs, id) = (self.programs.clone(), snapshot.id.clone());
         let database = self.databases.own().to_owned();
@@ -127,7 +148,11 @@ impl BackupTools {
     }
 
     /// Restores into a scratch database, compares, and drops it.
-    pub(super) async fn verify(&self, file: &File, manifest: &Manifest) -> Result<(), Failure> {
+    pub(super) async fn verify(
+        &self,
+        file: &EnvelopeFile,
+        manifest: &Manifest,
+    ) -> Result<(), Failure> {
         let name = Databases::scratch_name();
         self.databases.create(&name).await.map_err(|error| {
             Failure::new(ExitStatus::Failed, format!("cannot create a scratch database: {error}"))
@@ -143,11 +168,11 @@ impl BackupTools {
     pub(super) async fn fill(
         &self,
         name: &str,
-        file: &File,
+        file: &EnvelopeFile,
         manifest: &Manifest,
         what: &'static str,
     ) -> Result<(), Failure> {
-        let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()), what);
+        let bar = bar(file.archive_len(), what);
         let (programs, shown) = (self.programs.clone(), bar.clone());
         let (database, wanted) = (name.to_owned(), manifest.clone());
         let file = file.try_clone().map_err(BackupError::from)?;
@@ -204,6 +229,16 @@ fn configuration(setup: &Setup) -> Vec<(String, String)> {
     let secrets =
         secrets.map(|(key, secret)| (format!("secrets/{key}"), secret.expose().to_owned()));
     file.chain(secrets).collect()
+}
+
+/// Reads a backup file once and authenticates all of it, before anything of it is used.
+pub(super) async fn authenticate(
+    file: File,
+    rings: Vec<KeyRing>,
+    trust: bool,
+) -> Result<EnvelopeFile, Failure> {
+    let opened = blocking(move || EnvelopeFile::open(file, &rings, trust)).await?;
+    Ok(opened.map_err(ArchiveError::from).map_err(BackupError::from)?)
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

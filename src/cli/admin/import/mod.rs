@@ -145,7 +145,7 @@ impl Runnable for ImportCommand {
         let input = privilege::open_input(&self.source().file)?;
         let rejects = self.source().reject_path();
         Ok(CallerFiles {
-            open: OpenFiles { out: None, input },
+            open: OpenFiles { input, ..OpenFiles::default() },
             created: self.writes()?,
             finalizer: Finalizer::Root(Box::new(move |_, _| {
                 remove_empty(&rejects);
