@@ -16,8 +16,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use admin::{
-    audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, tokens, top,
-    users,
+    audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, secrets,
+    tokens, top, users,
 };
 use global_args::GlobalArgs;
 use io::{
@@ -79,6 +79,9 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Restore from a backup file
     Restore(backup::RestoreArgs),
+    /// Manage the key file that seals secrets and authenticates backups
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
     /// Import messages and users of the existing system
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -122,6 +125,7 @@ impl Command {
             Command::Audit(command) => Box::new(command),
             Command::Backup(arguments) => Box::new(arguments),
             Command::Restore(arguments) => Box::new(arguments),
+            Command::Secrets(command) => Box::new(command),
             Command::Import(command) => Box::new(command),
             Command::Top(arguments) => Box::new(arguments),
             Command::Drain(arguments) => Box::new(arguments),

@@ -174,6 +174,12 @@ actions! {
     BackupCreate = "backup.create",
     /// A backup was restored.
     BackupRestore = "backup.restore",
+    /// Secrets that no key opens were removed, to be made anew.
+    SecretRenew = "secret.renew",
+    /// A key was added, or secrets were sealed again.
+    SecretRotate = "secret.rotate",
+    /// A key was removed from the key file.
+    SecretForget = "secret.forget",
 }
 
 impl AuditAction {

@@ -35,6 +35,9 @@ statements! {
         INSERT INTO audit_log_phones (phone, entry_id)
         SELECT p.phone, p.entry_id FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)
         JOIN fresh ON fresh.id = p.entry_id";
+    HAS_BACKUP_OF_KEY: once = "
+        SELECT EXISTS (SELECT FROM audit_log WHERE action = 'backup.create' AND outcome = 'done'
+                       AND details ->> 'key' = $1) AS is_there";
     LAST_DONE = "
         SELECT at FROM audit_log WHERE action = $1 AND outcome = 'done'
         AND details -> 'begun' IS NULL ORDER BY id DESC LIMIT 1";
@@ -286,6 +289,11 @@ pub async fn last_done(
 ) -> Result<Option<OffsetDateTime>, Error> {
     let row = client.query_opt(&LAST_DONE, &[&action.name()]).await?;
     Ok(row.map(|row| row.try_get("at")).transpose()?)
+}
+
+/// Whether the log has a complete backup that was made with a key.
+pub async fn has_backup_of_key(client: &Client, key: &str) -> Result<bool, Error> {
+    Ok(client.query_one(&HAS_BACKUP_OF_KEY, &[&key]).await?.try_get("is_there")?)
 }
 
 /// Deletes at most `limit` entries older than a time, oldest first. Returns how many.

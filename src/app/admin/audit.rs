@@ -100,6 +100,30 @@ impl AdminService {
         Ok(audit::last_done(&self.core.store().client().await?, AuditAction::BackupCreate).await?)
     }
 
+    /// Whether the log has a complete backup that was made with a key.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn has_backup_of_key(&self, key: KeyId) -> Result<bool, Error> {
+        let client = self.core.store().client().await?;
+        Ok(audit::has_backup_of_key(&client, &key.to_string()).await?)
+    }
+
+    /// Records what was done with the keys of the installation.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_keys(
+        &self,
+        by: &By,
+        action: AuditAction,
+        key: KeyId,
+        secrets: usize,
+    ) -> Result<(), Error> {
+        let entry = self.core.entry(by, action).with("key", key.to_string());
+        self.core.record(entry.with("secrets", secrets)).await
+    }
+
     /// Records that everything was replaced by the backup of a moment.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub(crate) mod messages;
 pub(crate) mod mobiles;
 mod privacy;
 mod query;
+pub(crate) mod secrets;
 pub(crate) mod tokens;
 pub(crate) mod top;
 mod transport;

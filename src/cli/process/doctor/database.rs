@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::check::{Check, fail, ok, warn};
+use super::{
+    check::{Check, fail, ok, warn},
+    keys,
+};
 use crate::{
     app::Clock,
     cli::{
@@ -51,6 +54,7 @@ pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
         durability(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
+        keys::check(setup, &opened, checks).await;
         newest_row(&opened.store, checks).await;
         leftover_restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;

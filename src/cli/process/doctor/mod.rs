@@ -3,6 +3,7 @@
 
 mod check;
 mod database;
+mod keys;
 mod machine;
 mod services;
 
