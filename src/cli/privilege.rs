@@ -169,6 +169,24 @@ pub(crate) fn give_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
         })
 }
 
+/// When root: lets the service's user read a secret file that root has created. In the data folder it becomes that
+/// user's, elsewhere it stays root's.
+pub(crate) fn share_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    // Without such a user there is nobody else to read it.
+    let Ok(user) = user_of(data_dir) else { return Ok(()) };
+    let (owner, mode) =
+        if path.starts_with(data_dir) { (user.uid.as_raw(), 0o600) } else { (0, 0o640) };
+    chown(path, Some(owner), Some(user.gid.as_raw()))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .map_err(|error| {
+            let what = format!("cannot give {} to {}: {error}", path.display(), user.name);
+            Failure::new(ExitStatus::Failed, what)
+        })
+}
+
 /// The data folder, unless an option or the configuration names another.
 pub(crate) fn default_data_dir() -> PathBuf {
     let given = |name: &str| env::var_os(name).filter(|value| !value.is_empty());

@@ -212,8 +212,12 @@ async fn what_is_wrong_with_a_file_is_found_before_anything_is_replaced() {
     let bytes = fs::read(&file).unwrap();
     let wrong = folder.path().join("wrong.tar");
     let wrong_name = wrong.to_str().unwrap();
+    // Refused before anything of it is read; and, if it is trusted, for what is wrong with it.
     let restore = |what: &str, wanted: i32| {
         let (status, text) = code(&data, &["restore", wrong_name, "--yes"]);
+        assert_eq!(status, Some(5), "{what}: {text}");
+        assert!(text.contains("is not authenticated"), "{what}: {text}");
+        let (status, text) = code(&data, &["restore", wrong_name, "--yes", "--trust"]);
         assert_eq!(status, Some(wanted), "{what}: {text}");
     };
     fs::write(&wrong, &bytes[..bytes.len() / 2]).unwrap();
@@ -422,9 +426,12 @@ async fn a_damaged_file_is_found_before_anything_is_made_of_it() {
     fs::write(&given.file, &bytes).unwrap();
     for how in ["--check", "--yes"] {
         let (status, _, text) = given.run_as("poor", &["restore", &given.file, how]);
+        assert_eq!(status, Some(5), "{text}");
+        assert!(text.contains("it was altered"), "{text}");
+        let (status, _, text) = given.run_as("poor", &["restore", &given.file, how, "--trust"]);
         assert_eq!(status, Some(1), "{text}");
         assert!(text.contains("database.dump is corrupted"), "{text}");
     }
     let (status, _, text) = given.run(&["restore", &given.file, "--yes"]);
-    assert!(status == Some(1) && given.databases().await.is_empty(), "{text}");
+    assert!(status == Some(5) && given.databases().await.is_empty(), "{text}");
 }

@@ -41,6 +41,7 @@ mod hub_abuse;
 mod import;
 mod init;
 mod jobs;
+mod keys;
 mod legacy;
 mod lifecycle;
 mod limits;

@@ -11,13 +11,13 @@ use crate::{
     cli::{
         admin::audit_reason::AuditReason,
         io::exit::{ExitStatus, Failure, confirm_typed},
-        privilege::OpenFiles,
+        privilege::{self, OpenFiles},
         process::{
             database::{self, OpenDatabase},
             keys,
         },
         setup::Setup,
-        spec::{CommandFuture, Runnable, Scope, Spec},
+        spec::{CommandFuture, Privilege, Runnable, Scope, Spec},
     },
     domain::audit::AuditAction,
     secrets::{KeyFile, KeyId, KeyRing, KeyStore},
@@ -70,9 +70,14 @@ impl Runnable for SecretsCommand {
             SecretsCommand::Status => Scope::THIS_MACHINE_READS,
             _ => Scope::THIS_MACHINE_WRITES,
         };
+        // The new file may be in a folder of root's.
+        let privilege = match self {
+            SecretsCommand::Init { new_secrets: false, .. } => Privilege::Caller,
+            _ => Privilege::Data,
+        };
         // Of `init` only what concerns the database needs one.
         let needs_installation = !matches!(self, SecretsCommand::Init { new_secrets: false, .. });
-        Spec { name: "secrets", scope, needs_installation, ..Spec::LOCAL }
+        Spec { name: "secrets", scope, needs_installation, privilege, ..Spec::LOCAL }
     }
 
     fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
@@ -133,6 +138,7 @@ fn show(setup: &Setup, ring: &KeyRing, count: impl Fn(KeyId) -> usize) {
 fn create(setup: &Setup, file: Option<PathBuf>) -> Result<(), Failure> {
     let file = KeyFile::new(file.unwrap_or_else(|| keys::path(setup)));
     let ring = file.create(Clock::System.now())?;
+    privilege::share_file(file.path(), &setup.data_dir)?;
     setup.output.note(&format!(
         "created {}; copy it to the other machines of the installation, and to a place apart from the database \
          and its backups",
