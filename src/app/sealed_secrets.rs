@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::{
-    secrets::{KeyId, KeyRing, KeyStore, OpenError, Purpose, RandomnessError},
+    secrets::{KeyId, KeyPurpose, KeyRing, KeyStore, OpenError, RandomnessError},
     store::{
         self, Client,
         secrets::{self as rows, StoredSecret},
@@ -47,7 +47,7 @@ fn random() -> Result<Zeroizing<[u8; SECRET_LEN]>, RandomnessError> {
 }
 
 fn open(keys: &KeyStore, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretsError> {
-    keys.open(Purpose::SecretsTable, name.as_bytes(), sealed)
+    keys.open(KeyPurpose::SecretsTable, name.as_bytes(), sealed)
         .map_err(|error| SecretsError::Open { name: name.to_owned(), error })
 }
 
@@ -62,7 +62,7 @@ pub async fn find_or_create(
     now: OffsetDateTime,
 ) -> Result<Zeroizing<Vec<u8>>, SecretsError> {
     let fresh = random()?;
-    let sealed = keys.map(|keys| keys.seal(Purpose::SecretsTable, name.as_bytes(), &*fresh));
+    let sealed = keys.map(|keys| keys.seal(KeyPurpose::SecretsTable, name.as_bytes(), &*fresh));
     let sealed = sealed.transpose()?;
     // Where it is sealed, the plain column gets other bytes.
     let value = if sealed.is_some() { random()? } else { fresh };
@@ -95,7 +95,7 @@ pub async fn prepare(client: &Client, keys: Option<&KeyStore>) -> Result<(), Sec
         open(keys, &secret.name, secret.sealed.as_deref().unwrap_or_default())?;
     }
     for plain in rows::plain(client).await? {
-        let sealed = keys.seal(Purpose::SecretsTable, plain.name.as_bytes(), &plain.value)?;
+        let sealed = keys.seal(KeyPurpose::SecretsTable, plain.name.as_bytes(), &plain.value)?;
         rows::seal(client, &plain, &sealed).await?;
     }
     Ok(())
@@ -120,7 +120,7 @@ pub async fn status(
     let state = |secret: StoredSecret| {
         let sealed = secret.sealed.unwrap_or_default();
         let opened =
-            ring.map(|ring| ring.open(Purpose::SecretsTable, secret.name.as_bytes(), &sealed));
+            ring.map(|ring| ring.open(KeyPurpose::SecretsTable, secret.name.as_bytes(), &sealed));
         SecretState {
             key: KeyRing::sealed_with(&sealed),
             opens: opened.is_some_and(|opened| opened.is_ok()),
@@ -154,9 +154,9 @@ pub async fn reseal(client: &Client, ring: &KeyRing) -> Result<u64, SecretsError
         for secret in others {
             let (name, sealed) = (secret.name, secret.sealed.unwrap_or_default());
             let plain = ring
-                .open(Purpose::SecretsTable, name.as_bytes(), &sealed)
+                .open(KeyPurpose::SecretsTable, name.as_bytes(), &sealed)
                 .map_err(|error| SecretsError::Open { name: name.clone(), error })?;
-            let new = ring.seal(Purpose::SecretsTable, name.as_bytes(), &plain)?;
+            let new = ring.seal(KeyPurpose::SecretsTable, name.as_bytes(), &plain)?;
             if rows::reseal(client, &name, &sealed, &new).await? {
                 count += 1;
             }
@@ -177,13 +177,14 @@ pub async fn adopt(
     let mut removed = Vec::new();
     for secret in rows::sealed(client).await? {
         let (name, sealed) = (secret.name, secret.sealed.unwrap_or_default());
-        let open = |ring: &KeyRing| ring.open(Purpose::SecretsTable, name.as_bytes(), &sealed).ok();
+        let open =
+            |ring: &KeyRing| ring.open(KeyPurpose::SecretsTable, name.as_bytes(), &sealed).ok();
         if open(ring).is_some() {
             continue;
         }
         match others.iter().find_map(open) {
             Some(plain) => {
-                let new = ring.seal(Purpose::SecretsTable, name.as_bytes(), &plain)?;
+                let new = ring.seal(KeyPurpose::SecretsTable, name.as_bytes(), &plain)?;
                 rows::reseal(client, &name, &sealed, &new).await?;
             }
             None => {

@@ -18,7 +18,7 @@ use ring::{
 
 use subtle::ConstantTimeEq as _;
 
-use super::{KeyId, KeyRing, Purpose, RandomnessError};
+use super::{KeyId, KeyPurpose, KeyRing, RandomnessError};
 
 /// In bytes of the archive.
 const CHUNK_LEN: usize = 64 * 1024;
@@ -80,7 +80,7 @@ impl Head {
 
     fn derive(&self, rings: &[KeyRing]) -> Option<zeroize::Zeroizing<[u8; 32]>> {
         let id = self.key();
-        rings.iter().find_map(|ring| ring.derive_for(&id, Purpose::BackupFile, &self.0))
+        rings.iter().find_map(|ring| ring.derive_for(&id, KeyPurpose::BackupFile, &self.0))
     }
 
     fn aead(&self, rings: &[KeyRing]) -> Option<LessSafeKey> {
@@ -456,5 +456,4 @@ impl Seek for EnvelopeReader<'_> {
 }
 
 #[cfg(test)]
-#[path = "envelope_tests.rs"]
 mod tests;

@@ -24,7 +24,7 @@ const SALT: &[u8] = b"esh3ar secrets v1";
 
 /// What a derived key is for. Values that are sealed for one purpose cannot be opened for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum KeyPurpose {
     /// Rows of the table `secrets`.
     SecretsTable,
     /// The file of `esh3ar backup`.
@@ -33,13 +33,13 @@ pub enum Purpose {
     BackupLog,
 }
 
-impl Purpose {
+impl KeyPurpose {
     /// Never changes: keys are derived from it.
     const fn label(self) -> &'static [u8] {
         match self {
-            Purpose::SecretsTable => b"table secrets",
-            Purpose::BackupFile => b"backup file",
-            Purpose::BackupLog => b"backup log",
+            KeyPurpose::SecretsTable => b"table secrets",
+            KeyPurpose::BackupFile => b"backup file",
+            KeyPurpose::BackupLog => b"backup log",
         }
     }
 }
@@ -172,7 +172,7 @@ impl KeyRing {
     }
 
     /// The key for a purpose; `None` if the key ring does not have this key.
-    pub fn derive(&self, id: &KeyId, purpose: Purpose) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+    pub fn derive(&self, id: &KeyId, purpose: KeyPurpose) -> Option<Zeroizing<[u8; KEY_LEN]>> {
         self.derive_for(id, purpose, b"")
     }
 
@@ -180,7 +180,7 @@ impl KeyRing {
     pub fn derive_for(
         &self,
         id: &KeyId,
-        purpose: Purpose,
+        purpose: KeyPurpose,
         context: &[u8],
     ) -> Option<Zeroizing<[u8; KEY_LEN]>> {
         let key = self.keys.iter().find(|key| key.id == *id)?;
@@ -200,7 +200,7 @@ impl KeyRing {
     /// [`RandomnessError`].
     pub fn seal(
         &self,
-        purpose: Purpose,
+        purpose: KeyPurpose,
         context: &[u8],
         plain: &[u8],
     ) -> Result<Vec<u8>, RandomnessError> {
@@ -231,7 +231,7 @@ impl KeyRing {
     /// [`OpenError`].
     pub fn open(
         &self,
-        purpose: Purpose,
+        purpose: KeyPurpose,
         context: &[u8],
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
@@ -255,7 +255,7 @@ impl KeyRing {
         (*version == SEALED_VERSION).then_some(KeyId(*id))
     }
 
-    fn aead(&self, id: &KeyId, purpose: Purpose) -> Option<LessSafeKey> {
+    fn aead(&self, id: &KeyId, purpose: KeyPurpose) -> Option<LessSafeKey> {
         let key = self.derive(id, purpose)?;
         UnboundKey::new(&AES_256_GCM, key.as_slice()).ok().map(LessSafeKey::new)
     }
@@ -300,12 +300,12 @@ mod tests {
     #[test]
     fn what_one_key_sealed_opens_after_a_rotation_and_not_without_it() {
         let (old, rotated, other) = (ring(&[1]), ring(&[1, 2]), ring(&[2]));
-        let sealed = old.seal(Purpose::SecretsTable, b"row", b"the secret").unwrap();
+        let sealed = old.seal(KeyPurpose::SecretsTable, b"row", b"the secret").unwrap();
         assert_eq!(
-            rotated.open(Purpose::SecretsTable, b"row", &sealed).unwrap()[..],
+            rotated.open(KeyPurpose::SecretsTable, b"row", &sealed).unwrap()[..],
             b"the secret"[..]
         );
-        let unknown = other.open(Purpose::SecretsTable, b"row", &sealed).unwrap_err();
+        let unknown = other.open(KeyPurpose::SecretsTable, b"row", &sealed).unwrap_err();
         assert_eq!(unknown, OpenError::UnknownKey(old.current()));
         assert_eq!(rotated.current(), other.current());
         assert_eq!(KeyRing::sealed_with(&sealed), Some(old.current()));
@@ -314,9 +314,9 @@ mod tests {
     #[test]
     fn a_value_opens_only_for_what_it_was_sealed_for() {
         let ring = ring(&[1]);
-        let sealed = ring.seal(Purpose::SecretsTable, b"row", b"the secret").unwrap();
+        let sealed = ring.seal(KeyPurpose::SecretsTable, b"row", b"the secret").unwrap();
         for (purpose, context) in
-            [(Purpose::SecretsTable, &b"other"[..]), (Purpose::BackupFile, b"row")]
+            [(KeyPurpose::SecretsTable, &b"other"[..]), (KeyPurpose::BackupFile, b"row")]
         {
             assert_eq!(ring.open(purpose, context, &sealed).unwrap_err(), OpenError::Forged);
         }
@@ -327,16 +327,16 @@ mod tests {
         let ring = ring(&[1]);
         let id = ring.current();
         let derived = [
-            ring.derive(&id, Purpose::SecretsTable).unwrap(),
-            ring.derive(&id, Purpose::BackupFile).unwrap(),
-            ring.derive(&id, Purpose::BackupLog).unwrap(),
-            ring.derive_for(&id, Purpose::BackupLog, b"a").unwrap(),
+            ring.derive(&id, KeyPurpose::SecretsTable).unwrap(),
+            ring.derive(&id, KeyPurpose::BackupFile).unwrap(),
+            ring.derive(&id, KeyPurpose::BackupLog).unwrap(),
+            ring.derive_for(&id, KeyPurpose::BackupLog, b"a").unwrap(),
             Zeroizing::new([1; KEY_LEN]),
         ];
         for (at, one) in derived.iter().enumerate() {
             assert!(derived[at + 1..].iter().all(|other| **one != **other));
         }
-        assert!(ring.derive(&KeyId([9; ID_LEN]), Purpose::BackupFile).is_none());
+        assert!(ring.derive(&KeyId([9; ID_LEN]), KeyPurpose::BackupFile).is_none());
     }
 
     #[test]
@@ -364,13 +364,13 @@ mod tests {
             change in 1..=255_u8,
         ) {
             let ring = ring(&[1, 2]);
-            let sealed = ring.seal(Purpose::SecretsTable, b"row", &plain).unwrap();
-            prop_assert_eq!(&ring.open(Purpose::SecretsTable, b"row", &sealed).unwrap()[..], &plain[..]);
+            let sealed = ring.seal(KeyPurpose::SecretsTable, b"row", &plain).unwrap();
+            prop_assert_eq!(&ring.open(KeyPurpose::SecretsTable, b"row", &sealed).unwrap()[..], &plain[..]);
             let at = at.index(sealed.len());
             let mut altered = sealed.clone();
             altered[at] ^= change;
-            prop_assert!(ring.open(Purpose::SecretsTable, b"row", &altered).is_err());
-            prop_assert!(ring.open(Purpose::SecretsTable, b"row", &sealed[..at]).is_err());
+            prop_assert!(ring.open(KeyPurpose::SecretsTable, b"row", &altered).is_err());
+            prop_assert!(ring.open(KeyPurpose::SecretsTable, b"row", &sealed[..at]).is_err());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use zeroize::Zeroizing;
 
-use super::{KeyFile, KeyFileError, KeyRing, OpenError, Purpose, RandomnessError};
+use super::{KeyFile, KeyFileError, KeyPurpose, KeyRing, OpenError, RandomnessError};
 
 /// The keys of a process, with the file that they are from. Clones share them.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl KeyStore {
     /// [`RandomnessError`].
     pub fn seal(
         &self,
-        purpose: Purpose,
+        purpose: KeyPurpose,
         context: &[u8],
         plain: &[u8],
     ) -> Result<Vec<u8>, RandomnessError> {
@@ -54,7 +54,7 @@ impl KeyStore {
     /// [`OpenError`].
     pub fn open(
         &self,
-        purpose: Purpose,
+        purpose: KeyPurpose,
         context: &[u8],
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
@@ -84,9 +84,9 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH;
         let store = KeyStore::new(file.clone(), file.create(now).unwrap());
         let added = file.add(now).unwrap();
-        let sealed = added.seal(Purpose::SecretsTable, b"row", b"secret").unwrap();
+        let sealed = added.seal(KeyPurpose::SecretsTable, b"row", b"secret").unwrap();
         assert_ne!(store.ring().current(), added.current());
-        let opened = store.open(Purpose::SecretsTable, b"row", &sealed).unwrap();
+        let opened = store.open(KeyPurpose::SecretsTable, b"row", &sealed).unwrap();
         assert_eq!(opened[..], b"secret"[..]);
         assert_eq!(store.ring().current(), added.current());
     }

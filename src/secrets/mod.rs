@@ -12,5 +12,5 @@ mod key_store;
 
 pub use envelope::{EnvelopeError, EnvelopeFile, EnvelopeReader, EnvelopeWriter};
 pub use key_file::{KeyFile, KeyFileError};
-pub use key_ring::{KeyId, KeyRing, OpenError, Purpose, RandomnessError};
+pub use key_ring::{KeyId, KeyPurpose, KeyRing, OpenError, RandomnessError};
 pub use key_store::KeyStore;

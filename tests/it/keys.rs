@@ -35,7 +35,7 @@ async fn stored(server: &Server) -> (Vec<u8>, Option<Vec<u8>>, bool) {
 
 fn open(data: &Path, sealed: &[u8]) -> Vec<u8> {
     let ring = esh3ar::secrets::KeyRing::load(&data.join("secrets.key")).unwrap();
-    let purpose = esh3ar::secrets::Purpose::SecretsTable;
+    let purpose = esh3ar::secrets::KeyPurpose::SecretsTable;
     ring.open(purpose, b"connection_tokens", sealed).unwrap().to_vec()
 }
 

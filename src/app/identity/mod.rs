@@ -9,6 +9,8 @@ mod phones;
 mod revocation;
 pub mod tokens;
 
+pub use revocation::connection_secret;
+
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

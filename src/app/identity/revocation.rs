@@ -13,12 +13,27 @@ use crate::app::{
     Error,
     sealed_secrets::{self, SecretsError},
 };
-use crate::store::{StatementGroup, access_changes, tokens};
+use crate::secrets::KeyStore;
+use crate::store::{StatementGroup, Store, access_changes, tokens};
 
 /// How far back is looked again. A connection takes its seat up to 15 s after its token was looked at
 /// (the handshake's timeout), a look-up is believed for 1 s, and the clocks of an installation's
 /// machines may differ by some more. What was seen before is seen again, and does no harm.
 const REVOCATION_OVERLAP: Duration = Duration::from_secs(30);
+
+/// What connection tokens are signed with.
+///
+/// # Errors
+/// [`Error::Internal`] without randomness, or if the secret does not open; failures of the database.
+pub async fn connection_secret(
+    store: &Store,
+    keys: Option<&KeyStore>,
+    now: OffsetDateTime,
+) -> Result<Vec<u8>, Error> {
+    let client = store.client_for(StatementGroup::Access).await?;
+    let secret = sealed_secrets::find_or_create(&client, keys, "connection_tokens", now).await;
+    Ok(secret.map_err(internal)?.to_vec())
+}
 
 impl IdentityService {
     /// What connection tokens are signed with, on every node of the installation.
@@ -26,11 +41,7 @@ impl IdentityService {
     /// # Errors
     /// [`Error::Internal`] without randomness; failures of the database.
     pub async fn connection_secret(&self) -> Result<Vec<u8>, Error> {
-        let client = self.core.store().client_for(StatementGroup::Access).await?;
-        let (keys, now) = (self.core.keys(), self.core.clock().now());
-        let name = "connection_tokens";
-        let secret = sealed_secrets::find_or_create(&client, keys, name, now).await;
-        Ok(secret.map_err(internal)?.to_vec())
+        connection_secret(self.core.store(), self.core.keys(), self.core.clock().now()).await
     }
 
     /// Replaces the plain values of sealed secrets, once no process of an earlier version needs them.

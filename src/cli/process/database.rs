@@ -268,6 +268,10 @@ async fn open_prepared(setup: &Setup, begins: bool, cache: Cache) -> Result<Open
 }
 
 impl OpenApp {
+    pub(crate) fn database(&self) -> &OpenDatabase {
+        &self.opened
+    }
+
     /// Closes everything, then returns the command's own result.
     pub(crate) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
         self.stop.cancel();

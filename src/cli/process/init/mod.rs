@@ -12,9 +12,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{database, operator::operator};
+use super::{
+    database::{self, OpenApp},
+    keys,
+    operator::operator,
+};
 use crate::{
-    app::{App, identity::tokens::Lifetime},
+    app::{
+        App, Clock,
+        identity::{connection_secret, tokens::Lifetime},
+    },
     cli::{
         config_loader::DEFAULT_CONFIG_PATH,
         io::{
@@ -76,7 +83,7 @@ struct Made {
 /// The second half, done by the service's user: fills the database.
 async fn run(setup: &Setup, arguments: &InitArgs) -> Result<(), Failure> {
     let opened = database::open_new(setup).await?;
-    let result = administrator(setup, &opened.app, arguments).await;
+    let result = begin(setup, &opened, arguments).await;
     let (admin, token) = opened.close(result).await?;
     let path = config_path(setup);
     let made = Made {
@@ -107,13 +114,24 @@ fn tell(setup: &Setup, made: &Made) {
     ));
 }
 
-/// Creates the secret that signs connections, and the administrator; returns its name, and the token if it is new.
+/// Creates the key file, the secret that signs connections, and the administrator.
+async fn begin(
+    setup: &Setup,
+    opened: &OpenApp,
+    arguments: &InitArgs,
+) -> Result<(String, Option<String>), Failure> {
+    let keys = keys::open(setup, opened.database()).await?;
+    let now = Clock::System.now();
+    connection_secret(&opened.database().store, keys.as_ref(), now).await?;
+    administrator(setup, &opened.app, arguments).await
+}
+
+/// Creates the administrator; returns its name, and the token if it is new.
 async fn administrator(
     setup: &Setup,
     app: &App,
     arguments: &InitArgs,
 ) -> Result<(String, Option<String>), Failure> {
-    app.identity.connection_secret().await?;
     let by = operator().because(Some("esh3ar init"))?;
     let users = app.identity.list_users(&by, None, MAX_USERS).await?;
     let wanted = |user: &&BusinessUser| match &arguments.admin {
