@@ -41,10 +41,8 @@ statements! {
     LAST_DONE = "
         SELECT at FROM audit_log WHERE action = $1 AND outcome = 'done'
         AND details -> 'begun' IS NULL ORDER BY id DESC LIMIT 1";
-    // Ids grow with time, so the oldest are at the beginning.
-    EXPIRE = "
-        DELETE FROM audit_log WHERE id IN
-        (SELECT id FROM (SELECT id, at FROM audit_log ORDER BY id LIMIT $2) o WHERE at < $1)";
+    // The application's role may not delete rows itself.
+    EXPIRE = "SELECT audit_log_expire($1, $2) AS removed";
 }
 
 /// Begins a transaction, to be ended with [`commit`].
@@ -298,5 +296,6 @@ pub async fn has_backup_of_key(client: &Client, key: &str) -> Result<bool, Error
 
 /// Deletes at most `limit` entries older than a time, oldest first. Returns how many.
 pub async fn expire(client: &Client, before: OffsetDateTime, limit: i64) -> Result<u64, Error> {
-    client.execute(&EXPIRE, &[&before, &limit]).await
+    let removed: i64 = client.query_one(&EXPIRE, &[&before, &limit]).await?.try_get("removed")?;
+    Ok(u64::try_from(removed).unwrap_or_default())
 }

@@ -67,6 +67,7 @@ pub const MIGRATIONS: &[Migration] = &[
     beside(21, "counted_events", 9, include_str!("../../migrations/0021_counted_events.sql")),
     step(22, "access_changes", 9, include_str!("../../migrations/0022_access_changes.sql")),
     step(24, "sealed_secrets", 9, include_str!("../../migrations/0024_sealed_secrets.sql")),
+    step(25, "roles", 9, include_str!("../../migrations/0025_roles.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -35,6 +35,7 @@ mod process_stats;
 pub mod reconciliation;
 pub mod replicas;
 pub mod retention;
+pub mod roles;
 pub mod rows;
 pub mod secrets;
 pub mod server_checks;

@@ -131,14 +131,8 @@ macro_rules! in_log {
 }
 
 statements! {
-    MASK: once = concat!(
-        "UPDATE audit_log SET subject_phone = NULLIF(subject_phone, $1),
-            actor = replace(actor, $1, $2), subject_id = replace(subject_id, $1, $2),
-            reason = replace(reason, $1, $2), details = replace(details::text, $1, $2)::jsonb
-        WHERE ",
-        in_log!()
-    );
-    DELETE_LOG_PHONES: once = "DELETE FROM audit_log_phones WHERE phone = $1";
+    // The application's role may not change rows itself.
+    MASK: once = "SELECT audit_log_mask($1, $2) AS changed";
     COUNT: once = concat!(
         "WITH ",
         of_it!(),
@@ -222,10 +216,10 @@ pub async fn mask_audit_log(
     let transaction = client.transaction().await?;
     transaction.batch_execute(SLOW_SCAN_SETTINGS).await?;
     let (phone, masked) = (phone.as_str(), phone.masked());
-    let changed = transaction.execute(&MASK, &[&phone, &masked]).await?;
-    transaction.execute(&DELETE_LOG_PHONES, &[&phone]).await?;
+    let row = transaction.query_one(&MASK, &[&phone, &masked]).await?;
+    let changed: i64 = row.try_get("changed")?;
     transaction.commit().await?;
-    counts.audit_entries += i64::try_from(changed).unwrap_or(i64::MAX);
+    counts.audit_entries += changed;
     Ok(())
 }
 

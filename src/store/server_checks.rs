@@ -24,8 +24,7 @@ statements! {
                coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)
                    OR coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
                    AS private_way,
-               (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
-                   AS connections,
+               (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database) AS connections,
                current_setting('max_connections')::bigint AS most_connections";
     CLOCK: once = "SELECT clock_timestamp() AS at";
     // All tables with a list ordered by id.
@@ -85,10 +84,13 @@ pub async fn clock(store: &Store) -> Result<OffsetDateTime, Error> {
 pub async fn check_writable(store: &Store) -> Result<(), Error> {
     let mut client = store.client().await?;
     let transaction = client.transaction().await?;
+    // A sort that does not fit into its memory: the application's role may not create tables.
     transaction
         .batch_execute(
-            "CREATE TEMPORARY TABLE esh3ar_room ON COMMIT DROP AS
-             SELECT repeat(md5(n::text), 50) FROM generate_series(1, 700) n",
+            "SET LOCAL work_mem = '64kB';
+             SELECT count(*) FROM (
+                 SELECT repeat(md5(n::text), 50) AS text FROM generate_series(1, 700) n
+                 ORDER BY 1 OFFSET 0) sorted",
         )
         .await?;
     transaction.rollback().await

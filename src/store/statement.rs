@@ -15,7 +15,7 @@ use super::{
     privacy::{self, export},
     reconciliation,
     replicas::{self, watch},
-    retention, secrets, server_checks, stats, stored_phones, timeline, tokens, versions,
+    retention, roles, secrets, server_checks, stats, stored_phones, timeline, tokens, versions,
 };
 
 #[derive(Clone, Debug)]
@@ -100,6 +100,7 @@ pub fn all() -> Vec<Statement> {
         dead_letters::LIST,
         deleted::LIST,
         embedded::LIST,
+        embedded::roles::LIST,
         erasure::LIST,
         export::LIST,
         idempotency::LIST,
@@ -117,6 +118,7 @@ pub fn all() -> Vec<Statement> {
         pool::LIST,
         replicas::LIST,
         retention::LIST,
+        roles::LIST,
         secrets::LIST,
         stats::LIST,
         timeline::LIST,

@@ -22,6 +22,7 @@ use crate::{
         migrate,
         pool::{self, Target},
         replicas::ReplicasWork,
+        roles,
     },
 };
 
@@ -30,6 +31,10 @@ pub(crate) struct OpenDatabase {
     /// Runs the reads from replicas; only a server has it.
     pub(crate) replicas: Option<ReplicasWork>,
     embedded: Option<Embedded>,
+    /// The owner of the schema, if that is not the role of `store`.
+    owner: Option<Target>,
+    /// The name of the role of `store`.
+    app: String,
 }
 
 /// The use cases over an open database.
@@ -132,8 +137,10 @@ pub(crate) async fn open_database(
         if purpose == Purpose::Command || database.replica_urls.is_empty() {
             let mut target = parse("database.url", url)?;
             target.application_name(&setup.application_name);
+            let app = role_of(&target);
             let store = Store::new(target, database.pool_size)?;
-            return Ok(OpenDatabase { store, replicas: None, embedded: None });
+            let owner = owner(setup)?;
+            return Ok(OpenDatabase { store, replicas: None, embedded: None, owner, app });
         }
         return with_replicas(setup);
     }
@@ -145,8 +152,12 @@ pub(crate) async fn open_database(
     let embedded = Embedded::open(options).await?;
     let mut target = embedded.pg_config();
     target.application_name(&setup.application_name);
+    let app = role_of(&target);
     let store = Store::new(target, database.pool_size)?;
-    Ok(OpenDatabase { store, replicas: None, embedded: Some(embedded) })
+    let mut owner = embedded.owner_config();
+    owner.application_name(&setup.application_name);
+    let owner = Some(owner).filter(|_| embedded.has_roles());
+    Ok(OpenDatabase { store, replicas: None, embedded: Some(embedded), owner, app })
 }
 
 /// An external database with its replicas.
@@ -163,8 +174,23 @@ pub(crate) fn with_replicas(setup: &Setup) -> Result<OpenDatabase, Failure> {
     let config = named("database.url", url)?;
     let urls = database.replica_urls.iter();
     let replicas = urls.map(|url| named("database.replica_urls", url)).collect::<Result<_, _>>()?;
+    let app = role_of(&config);
     let (store, work) = Store::with_replicas(config, replicas, database.pool_size)?;
-    Ok(OpenDatabase { store, replicas: Some(work), embedded: None })
+    let (replicas, owner) = (Some(work), owner(setup)?);
+    Ok(OpenDatabase { store, replicas, embedded: None, owner, app })
+}
+
+/// The role of a login; the driver's default is the user of the process.
+fn role_of(target: &Target) -> String {
+    target.get_user().map_or_else(privilege::user_name, str::to_owned)
+}
+
+/// The login of `database.owner_url`.
+fn owner(setup: &Setup) -> Result<Option<Target>, Failure> {
+    let Some(url) = &setup.loaded.config.database.owner_url else { return Ok(None) };
+    let mut target = parse("database.owner_url", url)?;
+    target.application_name(&setup.application_name);
+    Ok(Some(target))
 }
 
 /// Parses the address of a database. The error does not quote it.
@@ -177,11 +203,19 @@ impl OpenDatabase {
     /// Applies migrations. Commands only check an external database: its
     /// migrations are applied by `esh3ar migrate` and `esh3ar serve`.
     pub(crate) async fn prepare_schema(&self, may_migrate: bool) -> Result<(), Failure> {
-        let mut client = self.store.client().await?;
         if may_migrate || self.embedded.is_some() {
-            migrate::run(&mut client, None).await?;
+            let client = self.store.client().await?;
+            if self.owner.is_some() && roles::is_ready(&client).await? {
+                let pending = migrate::status(&client).await?;
+                if pending.iter().all(|step| step.applied_at.is_some()) {
+                    return Ok(());
+                }
+            }
+            drop(client);
+            self.migrate().await?;
             return Ok(());
         }
+        let client = self.store.client().await?;
         let missing = migrate::status(&client).await?.iter().any(|m| m.applied_at.is_none());
         if missing {
             let what = "the database's schema is older than this esh3ar";
@@ -190,13 +224,41 @@ impl OpenDatabase {
         Ok(())
     }
 
-    pub(crate) fn target(&self, setup: &Setup) -> Result<Target, Failure> {
-        let mut target = match (&self.embedded, &setup.loaded.config.database.url) {
-            (Some(embedded), _) => embedded.pg_config(),
-            (None, Some(url)) => parse("database.url", url)?,
-            (None, None) => {
-                return Err(Failure::new(ExitStatus::Config, "no database is configured"));
-            }
+    /// Applies migrations as the owner, and gives the application's role its rights.
+    pub(crate) async fn migrate(&self) -> Result<Vec<i32>, Failure> {
+        let owner = self.owner.clone().map(|target| Store::new(target, 1)).transpose()?;
+        let migrated = self.migrate_on(owner.as_ref().unwrap_or(&self.store)).await;
+        if let Some(owner) = owner {
+            owner.close();
+        }
+        migrated
+    }
+
+    /// The same on a connection of the owner's.
+    pub(crate) async fn migrate_on(&self, owner: &Store) -> Result<Vec<i32>, Failure> {
+        let mut client = owner.client().await?;
+        let done = migrate::run(&mut client, None).await?;
+        if let Some(app) = self.app_role() {
+            roles::grant(&client, &app).await?;
+        }
+        Ok(done)
+    }
+
+    /// The role that serves, if another one owns the schema.
+    fn app_role(&self) -> Option<String> {
+        self.owner.as_ref()?;
+        Some(self.app.clone())
+    }
+
+    /// The login of commands on the server itself: databases, roles, the programs of Postgres.
+    pub(crate) fn admin_target(&self, setup: &Setup) -> Result<Target, Failure> {
+        let mut target = match (&self.embedded, &self.owner) {
+            (Some(embedded), _) => embedded.admin_config(),
+            (None, Some(owner)) => owner.clone(),
+            (None, None) => match &setup.loaded.config.database.url {
+                Some(url) => parse("database.url", url)?,
+                None => return Err(Failure::new(ExitStatus::Config, "no database is configured")),
+            },
         };
         target.application_name(&setup.application_name);
         Ok(target)

@@ -63,14 +63,14 @@ async fn migrate_or_tell(
     opened: &database::OpenDatabase,
     arguments: &MigrateArgs,
 ) -> Result<(), Failure> {
-    let mut client = opened.store.client().await?;
     if !arguments.status && !arguments.dry_run {
-        let done = migrate::run(&mut client, None).await?;
+        let done = opened.migrate().await?;
         setup.output.note(&match done.len() {
             0 => "the schema is up to date".to_owned(),
             count => format!("{count} migrations applied"),
         });
     }
+    let client = opened.store.client().await?;
     let lines: Vec<MigrationView> = migrate::status(&client)
         .await?
         .into_iter()

@@ -21,6 +21,11 @@ section! {
         url: Option<Secret> =
             unset("postgres://esh3ar@db.example.com/esh3ar?sslmode=require").secret()
             => optional(secret),
+        /// postgres:// URL of the role that owns the schema, for migrations, backups and restores. The role of
+        /// database.url then only reads and changes rows. Unset: database.url.
+        owner_url: Option<Secret> =
+            unset("postgres://esh3ar_owner@db.example.com/esh3ar?sslmode=require").secret()
+            => optional(secret),
         /// postgres:// URLs of streaming replicas that may serve lists and histories, as an array or separated
         /// by commas.
         replica_urls: Vec<Secret> =
@@ -40,8 +45,13 @@ fn check(database: &DatabaseConfig, reader: &mut Reader) {
     let replicas = key!("database.replica_urls");
     login::check(reader, key!("database.url"), database.url.iter().map(Secret::expose));
     login::check(reader, replicas, database.replica_urls.iter().map(Secret::expose));
+    let owner = key!("database.owner_url");
+    login::check(reader, owner, database.owner_url.iter().map(Secret::expose));
     if database.url.is_some() {
         return;
+    }
+    if database.owner_url.is_some() {
+        reader.problem(owner, "needs database.url: the private Postgres has roles of its own");
     }
     if database.pool_size > MAX_PRIVATE_POOL_SIZE {
         let why = format!("must be at most {MAX_PRIVATE_POOL_SIZE} with the private Postgres");

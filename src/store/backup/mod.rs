@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use time::{Date, Month};
 
 use super::{
-    Client, Error, Statement, Statements, Store, pool::Target, reconciliation,
+    Client, Error, Statement, Statements, Store, pool::Target, reconciliation, roles::quoted,
     statement::statements,
 };
 
@@ -202,10 +202,6 @@ pub struct Databases {
     own: String,
     /// `application_name` of our own connections.
     name: String,
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Prefix of scratch databases.

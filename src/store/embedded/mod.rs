@@ -8,6 +8,7 @@ mod binaries;
 mod cluster;
 mod lock;
 mod repair;
+pub(super) mod roles;
 mod server;
 
 use std::{
@@ -25,7 +26,7 @@ use lock::{FolderLock, LockAttempt};
 pub use repair::{ClusterFault, faults};
 use server::PostgresProcess;
 
-use super::{error::tells_of_full_disk, statement::statements};
+use super::{error::tells_of_full_disk, roles as names, statement::statements};
 
 // Run on a plain driver connection to a maintenance database.
 statements! {
@@ -169,6 +170,8 @@ pub fn is_there(data_dir: &Path) -> bool {
 pub struct Embedded {
     socket_dir: PathBuf,
     role: Role,
+    /// Whether the cluster has the roles. A running server of an earlier version has none until its next start.
+    has_roles: bool,
 }
 
 enum Role {
@@ -213,6 +216,7 @@ impl Embedded {
                     return Ok(Embedded {
                         socket_dir,
                         role: Role::Owner { server: Box::new(server), lock },
+                        has_roles: true,
                     });
                 }
                 LockAttempt::Held { pid, purpose: Some(Purpose::Serve) }
@@ -242,8 +246,37 @@ impl Embedded {
         }
     }
 
+    /// As the application's role, which may only read and change rows.
     pub fn pg_config(&self) -> tokio_postgres::Config {
+        self.config_of(names::APP)
+    }
+
+    /// As the owner of the schema, who migrates.
+    pub fn owner_config(&self) -> tokio_postgres::Config {
+        self.config_of(names::OWNER)
+    }
+
+    /// As the role that fills the database of a restore.
+    pub fn restore_config(&self) -> tokio_postgres::Config {
+        self.config_of(names::RESTORE)
+    }
+
+    /// As the cluster's superuser, for databases and the programs of Postgres.
+    pub fn admin_config(&self) -> tokio_postgres::Config {
         config(&self.socket_dir, "esh3ar")
+    }
+
+    fn config_of(&self, role: &str) -> tokio_postgres::Config {
+        let mut config = self.admin_config();
+        if self.has_roles {
+            config.user(role);
+        }
+        config
+    }
+
+    /// Whether the cluster has roles of its own for owner, application and restore.
+    pub fn has_roles(&self) -> bool {
+        self.has_roles
     }
 
     /// The folder of the server's socket.
@@ -383,6 +416,8 @@ async fn start(
     let ready = server.wait_ready(&config(socket_dir, "postgres")).await;
     ready.map_err(|error| repair::classify(&path, error))?;
     create_database(socket_dir).await?;
+    let fault = |error: tokio_postgres::Error| EmbeddedError::NoAnswer(server::words(&error));
+    roles::ensure(socket_dir).await.map_err(fault)?;
     Ok(server)
 }
 
@@ -418,18 +453,20 @@ async fn attach(data_dir: &Path, socket_dir: &Path) -> Result<Option<Embedded>, 
     };
     let connect = async {
         let (client, connection) = config(socket_dir, "esh3ar").connect(NoTls).await?;
+        let driver = tokio::spawn(connection);
+        let has_roles = roles::are_there(&client).await;
         drop(client);
-        let _ = connection.await;
-        Ok::<_, tokio_postgres::Error>(())
+        let _ = driver.await;
+        has_roles
     };
     let Ok(answer) = tokio::time::timeout(RESPONSE_TIMEOUT, connect).await else {
         let text = "it is running but has not answered for 5 s: check its processes and its disk";
         return Err(EmbeddedError::NoAnswer(text.to_owned()));
     };
     match answer {
-        Ok(()) => {
+        Ok(has_roles) => {
             let role = Role::Guest { _users: users };
-            Ok(Some(Embedded { socket_dir: socket_dir.to_owned(), role }))
+            Ok(Some(Embedded { socket_dir: socket_dir.to_owned(), role, has_roles }))
         }
         Err(_) => Ok(None),
     }

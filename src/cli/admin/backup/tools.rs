@@ -93,7 +93,7 @@ impl BackupTools {
         setup: &Setup,
         opened: &OpenDatabase,
     ) -> Result<BackupTools, Failure> {
-        let target = opened.target(setup)?;
+        let target = opened.admin_target(setup)?;
         let version = opened.store.version().await?;
         let bin_dir = setup.loaded.config.database.bin_dir.as_deref();
         let encrypted = backup::is_encrypted(&opened.store).await?;

@@ -306,7 +306,7 @@ async fn recent_health(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
 
 /// Databases that interrupted restores left.
 async fn leftover_restores(setup: &Setup, opened: &OpenDatabase, checks: &mut Vec<Check>) {
-    let Ok(target) = opened.target(setup) else { return };
+    let Ok(target) = opened.admin_target(setup) else { return };
     let Ok(databases) = Databases::beside(&target) else { return };
     let left = databases.left_by_restores().await.unwrap_or_default();
     databases.close();
