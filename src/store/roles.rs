@@ -69,6 +69,17 @@ pub(super) async fn current(client: &Client) -> Result<(String, Option<String>),
     Ok((row.try_get("role")?, row.try_get("schema")?))
 }
 
+/// Creates the schema that another database uses, if it is not the usual one.
+pub async fn create_schema_as_in(client: &Client, other: &Store) -> Result<(), Error> {
+    let (_, schema) = current(&other.client().await?).await?;
+    match schema.filter(|schema| schema != "public") {
+        Some(schema) => {
+            client.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&schema))).await
+        }
+        None => Ok(()),
+    }
+}
+
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

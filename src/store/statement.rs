@@ -93,6 +93,8 @@ pub fn all() -> Vec<Statement> {
         accounts::LIST,
         audit::LIST,
         backup::LIST,
+        backup::catalog::LIST,
+        backup::filler::LIST,
         reconciliation::LIST,
         chat::LIST,
         server_checks::LIST,

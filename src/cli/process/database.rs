@@ -244,8 +244,24 @@ impl OpenDatabase {
         Ok(done)
     }
 
+    /// The login of the schema's owner.
+    pub(crate) fn owner_target(&self, setup: &Setup) -> Result<Target, Failure> {
+        match &self.owner {
+            Some(owner) => Ok(owner.clone()),
+            None => self.admin_target(setup),
+        }
+    }
+
+    /// The login of the private Postgres that fills the database of a restore.
+    pub(crate) fn restore_target(&self, setup: &Setup) -> Option<Target> {
+        let embedded = self.embedded.as_ref().filter(|embedded| embedded.has_roles())?;
+        let mut target = embedded.restore_config();
+        target.application_name(&setup.application_name);
+        Some(target)
+    }
+
     /// The role that serves, if another one owns the schema.
-    fn app_role(&self) -> Option<String> {
+    pub(crate) fn app_role(&self) -> Option<String> {
         self.owner.as_ref()?;
         Some(self.app.clone())
     }

@@ -112,7 +112,9 @@ statements! {
 pub async fn objects(store: &Store) -> Result<BTreeSet<String>, Error> {
     let client = store.client().await?.alone();
     client
-        .batch_execute("SET search_path = pg_catalog; SET enable_hashjoin = on; SET enable_seqscan = on")
+        .batch_execute(
+            "SET search_path = pg_catalog; SET enable_hashjoin = on; SET enable_seqscan = on",
+        )
         .await?;
     let rows = client.query(&OBJECTS, &[]).await?;
     rows.iter().map(|row| Ok(row.try_get("object")?)).collect()

@@ -3,6 +3,9 @@
 //! `pg_dump` and `pg_restore` move the rows. This module exports the snapshot, counts what a restore must
 //! reproduce, and creates, swaps and drops databases.
 
+pub mod catalog;
+mod entries;
+pub mod filler;
 mod programs;
 
 use std::collections::BTreeMap;
@@ -14,6 +17,7 @@ use super::{
     statement::statements,
 };
 
+pub use filler::{Filler, FillerError};
 pub use programs::{ProgramError, Programs};
 
 statements! {
@@ -274,6 +278,11 @@ impl Databases {
     /// The name of a database for one check.
     pub fn scratch_name() -> String {
         format!("{SCRATCH_PREFIX}{}", std::process::id())
+    }
+
+    /// The name of a database that a restored one is compared with.
+    pub fn reference_name() -> String {
+        format!("{SCRATCH_PREFIX}{}_1", std::process::id())
     }
 
     async fn run(&self, sql: &str) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::JoinHandle,
@@ -95,16 +96,52 @@ impl Programs {
         copied.map_err(|error| broken(NAME, &error))
     }
 
-    /// Restores a dump of [`Programs::dump`] into an empty database.
+    /// The entries of a dump that a restore takes, for [`Programs::restore`]. Connects to nothing.
+    ///
+    /// # Errors
+    /// It is no dump, or has entries of unknown kinds.
+    pub fn entries(&self, rows: &mut impl Read) -> Result<String, ProgramError> {
+        const NAME: &str = "pg_restore";
+        let mut child = self
+            .command(NAME, "postgres")
+            .args(["--format=custom", "--list"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| broken(NAME, &error))?;
+        let errors = errors_of(&mut child);
+        let list = child.stdout.take().map(|mut list| {
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                let _ = (&mut list).take(MAX_LIST_LEN).read_to_end(&mut text);
+                let _ = std::io::copy(&mut list, &mut std::io::sink());
+                String::from_utf8_lossy(&text).into_owned()
+            })
+        });
+        // It ends once it has read the list, which breaks the pipe.
+        let _ = child.stdin.take().map(|mut to| std::io::copy(rows, &mut to));
+        end(NAME, child, errors, false)?;
+        let list = list.and_then(|list| list.join().ok()).unwrap_or_default();
+        super::entries::taken(&list)
+    }
+
+    /// Restores the `entries` of a dump of [`Programs::dump`] into an empty database.
     ///
     /// # Errors
     /// The restore is incomplete.
-    pub fn restore(&self, database: &str, rows: &mut impl Read) -> Result<(), ProgramError> {
+    pub fn restore(
+        &self,
+        database: &str,
+        entries: &str,
+        rows: &mut impl Read,
+    ) -> Result<(), ProgramError> {
         const NAME: &str = "pg_restore";
+        let list = EntryList::write(entries).map_err(|error| broken(NAME, &error))?;
         let mut child = self
             .command(NAME, database)
             .args(["--format=custom", "--exit-on-error", "--no-owner", "--no-privileges"])
             .arg(format!("--dbname={database}"))
+            .arg(format!("--use-list={}", list.path.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -118,6 +155,34 @@ impl Programs {
         // Drain the rest: it belongs to the stream.
         std::io::copy(rows, &mut std::io::sink()).map_err(|error| broken(NAME, &error))?;
         Ok(())
+    }
+}
+
+/// In bytes: esh3ar's list has 20 KiB.
+const MAX_LIST_LEN: u64 = 4 * 1024 * 1024;
+
+/// A list of entries as a file, which pg_restore wants.
+struct EntryList {
+    path: PathBuf,
+}
+
+impl EntryList {
+    fn write(entries: &str) -> std::io::Result<EntryList> {
+        // A file of an earlier process with this number is replaced, never followed.
+        let name = format!("esh3ar-entries-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_file(&path);
+        let mut options = std::fs::File::options();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        let list = EntryList { path };
+        file.write_all(entries.as_bytes())?;
+        Ok(list)
+    }
+}
+
+impl Drop for EntryList {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

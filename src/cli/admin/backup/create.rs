@@ -143,7 +143,14 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
         let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         if verified {
             let file = tools::authenticate(file, vec![(*ring).clone()], false).await?;
-            work.verify(&file, &manifest).await?;
+            let foreign = work.verify(&file, &manifest).await?;
+            if !foreign.is_empty() {
+                setup.output.note(&format!(
+                    "the database has other objects than esh3ar's, and a restore of this backup would be \\
+                     refused: {}",
+                    foreign.join("; ")
+                ));
+            }
         }
         let messages = manifest.tables.get("messages").copied().unwrap_or_default();
         let report = Report {

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::{
     archive::{self, Manifest},
-    tools::{BackupError, BackupTools, authenticate, bar, blocking},
+    tools::{BackupError, BackupTools, Restoration, authenticate, bar, blocking, refuse},
 };
 use crate::{
     app::{App, Clock, sealed_secrets},
@@ -192,7 +192,7 @@ async fn restore(setup: &Setup, arguments: &RestoreArgs, files: OpenFiles) -> Re
         let work = BackupTools::prepare(setup, &store).await?;
         if arguments.check {
             check_sums(&file, &manifest).await?;
-            work.verify(&file, &manifest).await?;
+            refuse(&work.verify(&file, &manifest).await?)?;
             return Ok((None, None));
         }
         replace(setup, arguments, &store, &work, &file, &manifest, given).await
@@ -266,6 +266,26 @@ async fn replace(
         setup.output.note(&format!("dropped {left}, left by an interrupted restore"));
     }
     check_sums(file, manifest).await?;
+    let restoration = work.restoration(file, manifest).await?;
+    let restored =
+        fill_and_swap(setup, arguments, opened, work, &restoration, file, manifest, given, empty)
+            .await;
+    work.end(restoration).await;
+    restored
+}
+
+#[expect(clippy::too_many_arguments, reason = "the second half of `replace`")]
+async fn fill_and_swap(
+    setup: &Setup,
+    arguments: &RestoreArgs,
+    opened: &OpenDatabase,
+    work: &BackupTools,
+    restoration: &Restoration,
+    file: &EnvelopeFile,
+    manifest: &Manifest,
+    given: Option<KeyRing>,
+    empty: bool,
+) -> Result<RestoreResult, Failure> {
     // In the old database, which stays: the end is recorded in the new one, or the failure here.
     let by = setup.by(&arguments.why)?;
     let begin = async |app: &App| app.admin.record_begin(&by, AuditAction::BackupRestore).await;
@@ -273,13 +293,14 @@ async fn replace(
     let form = format_description!("[year][month][day]_[hour][minute][second]");
     let stamp = Clock::System.now().format(&form).unwrap_or_default();
     let (new, kept) = (Databases::new_name(&stamp), format!("esh3ar_before_{stamp}"));
-    work.databases.create(&new).await?;
     let mut swapping = false;
     let ready = async {
-        work.fill(&new, file, manifest, "restoring").await?;
+        work.create(restoration, &new).await?;
+        refuse(&work.fill(restoration, &new, file, manifest, "restoring").await?)?;
+        work.hand_over(restoration, &new).await?;
         let store = work.database(&new)?;
         let prepared = async {
-            let migrated = prepare(setup, arguments, &store, manifest).await?;
+            let migrated = prepare(setup, arguments, opened, &store, manifest).await?;
             adopt_secrets(setup, opened, &store, given).await?;
             Ok::<_, Failure>(migrated)
         };
@@ -353,11 +374,12 @@ async fn swap(work: &BackupTools, new: &str, kept: &str) -> Result<(), Failure> 
 async fn prepare(
     setup: &Setup,
     arguments: &RestoreArgs,
+    opened: &OpenDatabase,
     store: &crate::store::Store,
     manifest: &Manifest,
 ) -> Result<Vec<i32>, Failure> {
-    let mut client = store.client().await?;
-    let migrated = migrate::run(&mut client, None).await?;
+    let migrated = opened.migrate_on(store).await?;
+    let client = store.client().await?;
     backup::clear_runtime_state(&client).await?;
     drop(client);
     let by = setup.by(&arguments.why)?;

@@ -1,6 +1,12 @@
 //! What writing and reading backups share.
 
-use std::{fs::File, io::IsTerminal as _, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -9,14 +15,19 @@ use crate::{
     app::Clock,
     cli::{
         io::exit::{ExitStatus, Failure},
+        privilege,
         process::database::OpenDatabase,
         setup::Setup,
     },
     secrets::{EnvelopeError, EnvelopeFile, EnvelopeWriter, KeyRing},
     store::{
         Store,
-        backup::{self, DatabaseContents, Databases, ProgramError, Programs},
+        backup::{
+            self, DatabaseContents, Databases, Filler, FillerError, ProgramError, Programs, catalog,
+        },
+        migrate,
         pool::Target,
+        roles,
     },
 };
 
@@ -82,10 +93,27 @@ impl From<BackupError> for Failure {
 /// The database server, and its programs.
 pub(super) struct BackupTools {
     store: Store,
+    /// The login that may create databases.
     target: Target,
+    owner: Target,
+    /// The login of the private Postgres for restores.
+    private: Option<Target>,
+    app: Option<String>,
     version: String,
+    bin_dir: Option<PathBuf>,
+    encrypted: bool,
     programs: Programs,
     pub(super) databases: Databases,
+}
+
+/// How a backup file is restored: as which role, and what must come of it.
+pub(super) struct Restoration {
+    filler: Filler,
+    programs: Programs,
+    /// The objects of a freshly migrated database of the same version.
+    wanted: BTreeSet<String>,
+    /// The entries of the dump.
+    entries: String,
 }
 
 impl BackupTools {
@@ -100,7 +128,18 @@ impl BackupTools {
         let programs =
             Programs::find(bin_dir, &version, &target, encrypted).map_err(BackupError::from)?;
         let databases = Databases::beside(&target)?;
-        Ok(BackupTools { store: opened.store.clone(), target, version, programs, databases })
+        Ok(BackupTools {
+            store: opened.store.clone(),
+            owner: opened.owner_target(setup)?,
+            private: opened.restore_target(setup),
+            app: opened.app_role(),
+            bin_dir: bin_dir.map(Path::to_owned),
+            target,
+            version,
+            encrypted,
+            programs,
+            databases,
+        })
     }
 
     pub(super) async fn write(
@@ -147,39 +186,135 @@ impl BackupTools {
         Ok(written??)
     }
 
-    /// Restores into a scratch database, compares, and drops it.
+    /// Restores into a scratch database, compares, and drops it. The result is what the file has besides
+    /// esh3ar's own objects, or lacks.
     pub(super) async fn verify(
         &self,
         file: &EnvelopeFile,
         manifest: &Manifest,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
+        let work = self.restoration(file, manifest).await?;
         let name = Databases::scratch_name();
-        self.databases.create(&name).await.map_err(|error| {
-            Failure::new(ExitStatus::Failed, format!("cannot create a scratch database: {error}"))
-                .hint("allow the user of database.url to create databases, or use --no-verify")
-        })?;
-        let checked = self.fill(&name, file, manifest, "verifying").await;
-        let dropped = self.databases.drop(&name).await;
-        checked?;
-        Ok(dropped?)
+        let checked = async {
+            self.create(&work, &name).await?;
+            let checked = self.fill(&work, &name, file, manifest, "verifying").await;
+            let dropped = self.databases.drop(&name).await;
+            let differences = checked?;
+            dropped?;
+            Ok(differences)
+        };
+        let checked = checked.await;
+        self.end(work).await;
+        checked
     }
 
-    /// Fills an empty database from an archive, and compares it with the manifest.
+    /// Reads the list of the file's entries, and prepares the role that restores it.
+    pub(super) async fn restoration(
+        &self,
+        file: &EnvelopeFile,
+        manifest: &Manifest,
+    ) -> Result<Restoration, Failure> {
+        let entries = self.entries(file, manifest).await?;
+        let filler = Filler::new(&self.target, self.private.clone()).await.map_err(|error| {
+            let hint = "set database.owner_url to a role without these rights; see: esh3ar migrate --roles";
+            match error {
+                FillerError::Store(error) => Failure::from(error),
+                reaches => Failure::new(ExitStatus::Refused, reaches.to_string()).hint(hint),
+            }
+        })?;
+        let prepared = async {
+            let bin_dir = self.bin_dir.as_deref();
+            let programs = Programs::find(bin_dir, &self.version, &filler.target, self.encrypted);
+            let programs = programs.map_err(BackupError::from)?;
+            Ok((programs, self.reference(&filler, manifest.schema).await?))
+        };
+        match prepared.await {
+            Ok((programs, wanted)) => Ok(Restoration { filler, programs, wanted, entries }),
+            Err(failure) => {
+                filler.release(&self.target).await;
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) async fn end(&self, work: Restoration) {
+        work.filler.release(&self.target).await;
+    }
+
+    async fn entries(&self, file: &EnvelopeFile, manifest: &Manifest) -> Result<String, Failure> {
+        let bar = bar(file.archive_len(), "checking the file");
+        let (programs, wanted, shown) = (self.programs.clone(), manifest.clone(), bar.clone());
+        let file = file.try_clone().map_err(BackupError::from)?;
+        let read = blocking(move || {
+            let mut entries = String::new();
+            archive::read(&file, &wanted, &shown, |entry, mut bytes| {
+                if entry == archive::DATABASE {
+                    entries = programs.entries(&mut bytes)?;
+                }
+                Ok::<_, BackupError>(())
+            })?;
+            Ok::<_, BackupError>(entries)
+        })
+        .await;
+        bar.finish_and_clear();
+        Ok(read??)
+    }
+
+    /// The objects of a freshly migrated database, made and dropped for this.
+    async fn reference(&self, filler: &Filler, schema: i32) -> Result<BTreeSet<String>, Failure> {
+        let name = Databases::reference_name();
+        self.create_for(filler, &name).await?;
+        let store = self.login(&filler.target, &name)?;
+        let read = async {
+            let mut client = store.client().await?;
+            roles::create_schema_as_in(&client, &self.store).await?;
+            migrate::run(&mut client, Some(schema)).await?;
+            drop(client);
+            Ok::<_, Failure>(catalog::objects(&store).await?)
+        };
+        let read = read.await;
+        store.close();
+        let dropped = self.databases.drop(&name).await;
+        let wanted = read?;
+        dropped?;
+        Ok(wanted)
+    }
+
+    /// Creates the database that a backup file is restored into.
+    pub(super) async fn create(&self, work: &Restoration, name: &str) -> Result<(), Failure> {
+        self.create_for(&work.filler, name).await
+    }
+
+    async fn create_for(&self, filler: &Filler, name: &str) -> Result<(), Failure> {
+        let created = async {
+            self.databases.create(name).await?;
+            filler.lend(&self.target, name).await
+        };
+        created.await.map_err(|error| {
+            Failure::new(ExitStatus::Failed, format!("cannot create a scratch database: {error}"))
+                .hint("allow the user of database.url to create databases, or use --no-verify")
+        })
+    }
+
+    /// Fills an empty database from an archive, and compares it with the manifest. All of it is done as the
+    /// restricted role. The result is as that of [`BackupTools::verify`].
     pub(super) async fn fill(
         &self,
+        work: &Restoration,
         name: &str,
         file: &EnvelopeFile,
         manifest: &Manifest,
         what: &'static str,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let bar = bar(file.archive_len(), what);
-        let (programs, shown) = (self.programs.clone(), bar.clone());
+        let (programs, shown) = (work.programs.clone(), bar.clone());
         let (database, wanted) = (name.to_owned(), manifest.clone());
+        let entries = work.entries.clone();
         let file = file.try_clone().map_err(BackupError::from)?;
         let filled = blocking(move || {
             archive::read(&file, &wanted, &shown, |entry, mut bytes| {
                 if entry == archive::DATABASE {
-                    programs.restore(&database, &mut bytes)?;
+                    programs.restore(&database, &entries, &mut bytes)?;
                 }
                 Ok::<_, BackupError>(())
             })
@@ -187,18 +322,51 @@ impl BackupTools {
         .await;
         bar.finish_and_clear();
         filled??;
-        let store = self.database(name)?;
-        let found = backup::contents(&store).await;
+        let store = self.login(&work.filler.target, name)?;
+        let read = async {
+            let objects = catalog::objects(&store).await?;
+            Ok::<_, Failure>((objects, backup::contents(&store).await?))
+        };
+        let read = read.await;
         store.close();
-        compare(&found?, manifest)
+        let (objects, contents) = read?;
+        let differences = catalog::differences(&objects, &work.wanted);
+        if differences.is_empty() {
+            compare(&contents, manifest)?;
+        }
+        Ok(differences)
     }
 
-    /// Another database of the same server.
+    /// Gives a checked database to the owner of the schema.
+    pub(super) async fn hand_over(&self, work: &Restoration, name: &str) -> Result<(), Failure> {
+        let owner = self.owner.get_user().map_or_else(privilege::user_name, str::to_owned);
+        let app = self.app.as_deref();
+        Ok(work.filler.hand_over(&self.target, name, &owner, app).await?)
+    }
+
+    /// Another database of the same server, as the owner of the schema.
     pub(super) fn database(&self, name: &str) -> Result<Store, Failure> {
-        let mut target = self.target.clone();
+        self.login(&self.owner, name)
+    }
+
+    fn login(&self, target: &Target, name: &str) -> Result<Store, Failure> {
+        let mut target = target.clone();
         target.dbname(name);
         Ok(Store::new(target, 2)?)
     }
+}
+
+/// A file that has other objects than esh3ar's is not restored: a trigger or function would run in the serving
+/// database.
+pub(super) fn refuse(differences: &[String]) -> Result<(), Failure> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the backup's database is not esh3ar's: {}", differences.join("; "));
+    Err(Failure::new(ExitStatus::Refused, what).hint(
+        "if these objects are your own, drop them where the backup is made, and make another; otherwise the \
+         file was changed: use another backup",
+    ))
 }
 
 fn compare(found: &DatabaseContents, manifest: &Manifest) -> Result<(), Failure> {
