@@ -206,20 +206,23 @@ pub async fn hand_over(admin: Target, database: &str, owner: &str) -> Result<(),
     done
 }
 
-/// The SQL that creates the roles in a Postgres of one's own.
-pub const SETUP_SQL: &str = "\
--- Run as superuser, in psql, connected to the database of esh3ar. Choose two passwords first.
+/// Creates the roles in a Postgres of one's own.
+const SETUP: &str = "\
+-- Run as superuser, connected to the database of esh3ar. Choose two passwords first.
 CREATE ROLE esh3ar_owner LOGIN PASSWORD 'choose one' NOSUPERUSER CREATEDB NOCREATEROLE NOREPLICATION;
 CREATE ROLE esh3ar_app LOGIN PASSWORD 'choose another' NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
-SELECT format('ALTER DATABASE %I OWNER TO esh3ar_owner', current_database()) \\gexec
-SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database()) \\gexec
-SELECT format('GRANT CONNECT ON DATABASE %I TO esh3ar_app', current_database()) \\gexec
+DO $database$ BEGIN
+    EXECUTE format('ALTER DATABASE %I OWNER TO esh3ar_owner', current_database());
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO esh3ar_app', current_database());
+END $database$;
+-- What is there already changes its owner.
 ";
 
-/// The same for an existing database: its objects change their owner.
+/// The SQL for `esh3ar migrate --roles`.
 pub fn setup_sql() -> String {
     let take = TAKE_OVER.replace("@OWNER", &literal(OWNER));
     let lines: Vec<&str> =
         take.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
-    format!("{SETUP_SQL}{};\n", lines.join("\n").trim())
+    format!("{SETUP}{};\n", lines.join("\n").trim())
 }

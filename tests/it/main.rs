@@ -63,6 +63,7 @@ mod remote_watch;
 mod replicas;
 mod requests;
 mod retention;
+mod roles;
 mod service;
 mod shared;
 mod siblings;

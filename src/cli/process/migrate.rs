@@ -11,7 +11,7 @@ use crate::{
         setup::Setup,
         spec::{CommandFuture, Runnable, Scope, Spec},
     },
-    store::{embedded::Purpose, migrate},
+    store::{embedded::Purpose, migrate, roles},
 };
 
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub(crate) struct MigrateArgs {
     /// Show which migrations would be applied
     #[arg(long, conflicts_with = "status")]
     dry_run: bool,
+    /// Print the SQL that creates the roles for database.owner_url and database.url; change nothing
+    #[arg(long, conflicts_with_all = ["status", "dry_run"])]
+    roles: bool,
 }
 
 impl Runnable for MigrateArgs {
@@ -52,6 +55,10 @@ struct MigrationView {
 const COLUMNS: &[&str] = &["version", "name", "state", "appliedAt"];
 
 async fn run(setup: &Setup, arguments: &MigrateArgs) -> Result<(), Failure> {
+    if arguments.roles {
+        setup.output.text(&roles::setup_sql());
+        return Ok(());
+    }
     let opened = database::open_database(setup, Purpose::Command).await?;
     let result = migrate_or_tell(setup, &opened, arguments).await;
     let closed = opened.close().await;

@@ -1,8 +1,6 @@
 //! The entries of a dump: which kinds a restore takes. An entry's kind is what the file says; its SQL may do
 //! anything, so what protects is the role that runs it. The list keeps out what esh3ar has none of.
 
-use super::ProgramError;
-
 /// What the migrations make.
 const TAKEN: &[&str] = &[
     "CHECK CONSTRAINT",
@@ -37,7 +35,7 @@ const MAX_NAMED: usize = 5;
 ///
 /// # Errors
 /// There is an entry of another kind.
-pub(super) fn taken(list: &str) -> Result<String, ProgramError> {
+pub(super) fn taken(list: &str) -> Result<String, String> {
     let mut taken = String::new();
     let mut unknown: Vec<String> = Vec::new();
     for line in list.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()) {
@@ -62,8 +60,7 @@ pub(super) fn taken(list: &str) -> Result<String, ProgramError> {
     if unknown.is_empty() {
         return Ok(taken);
     }
-    let why = format!("the file has what esh3ar does not have: {}", unknown.join("; "));
-    Err(ProgramError::Broken { program: "pg_restore", why })
+    Err(format!("the file has what esh3ar does not have: {}", unknown.join("; ")))
 }
 
 #[cfg(test)]
@@ -85,7 +82,7 @@ mod tests {
             ["EVENT TRIGGER - e x", "POLICY public messages p x", "VIEW public v x", "CAST - x y"]
         {
             let error = taken(&format!("{list}7; 0 0 {kind}\n")).unwrap_err();
-            assert!(error.to_string().contains(kind), "{error}");
+            assert!(error.contains(kind), "{error}");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use super::entries;
 use crate::store::{embedded, pool::Target};
 
 /// Why a program failed.
@@ -122,7 +123,7 @@ impl Programs {
         let _ = child.stdin.take().map(|mut to| std::io::copy(rows, &mut to));
         end(NAME, child, errors, false)?;
         let list = list.and_then(|list| list.join().ok()).unwrap_or_default();
-        super::entries::taken(&list)
+        entries::taken(&list).map_err(|why| ProgramError::Broken { program: NAME, why })
     }
 
     /// Restores the `entries` of a dump of [`Programs::dump`] into an empty database.

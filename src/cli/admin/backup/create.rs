@@ -146,7 +146,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
             let foreign = work.verify(&file, &manifest).await?;
             if !foreign.is_empty() {
                 setup.output.note(&format!(
-                    "the database has other objects than esh3ar's, and a restore of this backup would be \\
+                    "the database has other objects than esh3ar's, and a restore of this backup would be \
                      refused: {}",
                     foreign.join("; ")
                 ));

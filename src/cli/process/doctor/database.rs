@@ -19,7 +19,7 @@ use crate::{
         self, Store,
         backup::Databases,
         embedded::{self, Purpose},
-        migrate, server_checks,
+        migrate, roles, server_checks,
     },
 };
 
@@ -52,6 +52,7 @@ pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
     if answers(setup, &opened.store, checks).await {
         disk_full(&opened.store, checks).await;
         durability(&opened.store, checks).await;
+        rights(&opened.store, checks).await;
         clock(&opened.store, checks).await;
         schema(&opened.store, checks).await;
         keys::check(setup, &opened, checks).await;
@@ -148,6 +149,32 @@ async fn durability(store: &Store, checks: &mut Vec<Check>) {
         }
         Err(error) => checks.push(fail("durability", error.to_string(), "see postgres.log")),
     }
+}
+
+/// What SQL of the serving role could do beyond reading and changing rows.
+async fn rights(store: &Store, checks: &mut Vec<Check>) {
+    let found = match roles::excess_rights(store).await {
+        Ok(found) => found,
+        Err(error) => {
+            checks.push(fail("database role", error.to_string(), "see the database's own log"));
+            return;
+        }
+    };
+    let mut faults = Vec::new();
+    if found.superuser {
+        faults.push("is superuser".to_owned());
+    }
+    if found.owner {
+        faults.push("owns the tables".to_owned());
+    }
+    faults.extend(found.memberships.iter().map(|role| format!("is a member of {role}")));
+    checks.push(if faults.is_empty() {
+        ok("database role", "reads and changes rows only")
+    } else {
+        let remedy =
+            "create roles with the SQL of esh3ar migrate --roles, and set database.owner_url";
+        warn("database role", format!("the role of database.url {}", faults.join(", ")), remedy)
+    });
 }
 
 async fn clock(store: &Store, checks: &mut Vec<Check>) {
