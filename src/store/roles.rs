@@ -141,7 +141,12 @@ pub async fn grant(client: &Client, app: &str) -> Result<(), Error> {
     if current(client).await?.0 == app {
         return Ok(());
     }
-    client.batch_execute(&GRANT.replace("@APP", &literal(app))).await
+    client.batch_execute(&grant_sql(app)).await
+}
+
+/// The text of [`grant`].
+pub(super) fn grant_sql(app: &str) -> String {
+    GRANT.replace("@APP", &literal(app))
 }
 
 /// Moves everything in the database's own schemas to an owner.

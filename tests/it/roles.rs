@@ -176,7 +176,7 @@ async fn what_an_enemy_put_into_a_file_never_runs() {
         ("loud check", &loud, check),
         ("default", &quiet, default),
         ("generated column", &quiet, generated),
-        ("loud index", &loud, index),
+        ("index", &quiet, index),
     ] {
         let pull = format!(
             "{drop}; DROP FUNCTION planted_touch();

@@ -37,7 +37,9 @@ statements! {
             SELECT FROM pg_namespace n WHERE n.nspname !~ '^pg_'
             AND n.nspname <> 'information_schema' AND n.nspowner <> o.oid)
         AND NOT has_database_privilege('public', current_database(), 'CONNECT')
-        AND has_database_privilege('esh3ar_app', current_database(), 'CONNECT') AS is_taken_over
+        AND has_database_privilege('esh3ar_app', current_database(), 'CONNECT')
+        AND coalesce(has_table_privilege('esh3ar_app', to_regclass('public.schema_migrations'), 'SELECT'),
+                     true) AS is_taken_over
         FROM pg_roles o WHERE o.rolname = 'esh3ar_owner'";
 }
 
@@ -77,8 +79,15 @@ pub(super) async fn ensure(socket_dir: &Path) -> Result<(), Error> {
     }
     let row = client.query_one(IS_TAKEN_OVER.text(), &[]).await?;
     if !row.try_get::<_, bool>("is_taken_over")? {
-        // Several statements in one message are one transaction.
-        client.batch_execute(&format!("{}; {CLOSE}", names::take_over(names::OWNER))).await?;
+        // Several statements in one message are one transaction. The grants are needed at once: commands look
+        // at the schema before they migrate it.
+        let sql = format!(
+            "{}; {CLOSE}; SET LOCAL search_path = public; SET LOCAL ROLE {}; {}",
+            names::take_over(names::OWNER),
+            names::OWNER,
+            names::grant_sql(names::APP)
+        );
+        client.batch_execute(&sql).await?;
     }
     drop(client);
     let _ = driver.await;
