@@ -26,6 +26,8 @@ pub struct RuntimeSettings {
     pub mailer: Mailer,
     /// How often they are told of dead letters at most.
     pub alert_interval: Duration,
+    /// Whether the existing hubs and routes get texts without tags.
+    pub sanitize_existing: bool,
     /// Of which messages it is logged what goes well.
     pub log_sample: TraceSampler,
 }

@@ -13,6 +13,7 @@ pub mod conversation;
 pub mod dead_letter;
 pub mod fair_queue;
 pub mod feed;
+pub mod html;
 pub mod ids;
 pub mod job;
 pub mod limits;

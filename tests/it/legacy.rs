@@ -62,6 +62,35 @@ async fn an_existing_app_gets_its_messages_and_acknowledges_them() {
 }
 
 #[tokio::test]
+async fn existing_apps_get_texts_without_tags_and_others_get_them_as_sent() {
+    let server = Server::start().await;
+    let shop = server.user("shop", "SendMessages");
+    let phone = server.phone(PHONE);
+    let written = "a < b & c<script>alert(1)</script><b>!</b>";
+    let first = server.send(&shop, PHONE, written).await;
+    let mut app = connect(&server, "/online-mobile-user", &phone).await;
+    let (_, pending) = called(&mut app).await;
+    assert_eq!(pending[0]["MessageContent"], "a < b & c!");
+    let wait = Duration::from_secs(10);
+    app.call("AcknowledgeMessage", vec![json!(first)], wait).await.unwrap();
+    let live = server.send(&shop, PHONE, written).await;
+    let (target, message) = called(&mut app).await;
+    assert_eq!((target.as_str(), &message["Id"]), ("ReceiveMessage", &json!(live)));
+    assert_eq!(message["MessageContent"], "a < b & c!");
+    drop(app);
+    let mut current = connect(&server, "/hub", &phone).await;
+    let event = loop {
+        match tokio::time::timeout(DEADLINE, current.next()).await.unwrap().unwrap() {
+            HubEvent::Invocation { target, arguments } if target == "ReceivePendingMessages" => {
+                break arguments;
+            }
+            _ => {}
+        }
+    };
+    assert_eq!(event[0][0]["content"], written);
+}
+
+#[tokio::test]
 async fn each_existing_hub_has_its_kind_of_user() {
     let server = Server::start().await;
     let (shop, phone) = (server.user("shop", "SendMessages"), server.phone(PHONE));

@@ -363,6 +363,7 @@ mod tests {
             mailer: Mailer::default(),
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
+            sanitize_existing: config.content.sanitize_existing,
         };
         Limiter::new(Reloadable::new(settings), None)
     }

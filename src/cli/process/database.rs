@@ -74,6 +74,7 @@ pub(crate) fn runtime_settings(config: &Config) -> Result<RuntimeSettings, Failu
         mailer: mailer(config)?,
         alert_interval: config.smtp.alert_interval,
         log_sample: config.log.sample,
+        sanitize_existing: config.content.sanitize_existing,
     })
 }
 

@@ -5,6 +5,7 @@ mod auth;
 mod backup;
 mod cache;
 mod cluster;
+mod content;
 mod data;
 mod database;
 mod http;
@@ -25,6 +26,7 @@ pub use self::{
     backup::BackupConfig,
     cache::CacheConfig,
     cluster::ClusterConfig,
+    content::ContentConfig,
     data::DataConfig,
     database::DatabaseConfig,
     http::HttpConfig,
@@ -82,6 +84,8 @@ sections! {
     cache: CacheConfig,
     /// `cluster.*`
     cluster: ClusterConfig,
+    /// `content.*`
+    content: ContentConfig,
     /// `phone.*`
     phone: PhoneConfig,
     /// `retry.*`

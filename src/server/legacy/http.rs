@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 use uuid::Uuid;
 use warp::reply::Response;
 
-use super::{e164, phone, status};
+use super::{e164, phone, sanitize::sanitized, status};
 use crate::{
     app::{
         Error,
@@ -243,12 +243,13 @@ async fn try_pending(context: &RequestContext) -> Result<Vec<u8>, Problem> {
         return Err(Error::NotFound("phone number").into());
     }
     let found = context.app.delivery.pending_after(context.caller()?, None, MAX_PENDING).await?;
+    let sanitizes = context.app.runtime_settings().sanitize_existing;
     let view = |message: &Message| {
         json!({
             "id": message.id.0,
             "recipientPhoneNumber": phone(own.as_str()),
-            "messageContent": message.content,
-            "from": &*message.from,
+            "messageContent": sanitized(&message.content, sanitizes),
+            "from": sanitized(&message.from, sanitizes),
         })
     };
     Ok(pagination::list(&found, context.page_room, view).0)
@@ -288,7 +289,9 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
     }
     // The place of an item is told by its number: a page that is cut would hide the rest from a client that goes on
     // by the number that it asked for.
-    let (items, shown) = pagination::list(&found, MAX_RESPONSE_LEN, item);
+    let sanitizes = context.app.runtime_settings().sanitize_existing;
+    let (items, shown) =
+        pagination::list(&found, MAX_RESPONSE_LEN, |message: &Message| item(message, sanitizes));
     if shown < found.len() {
         let text = format!("the page exceeds {MAX_RESPONSE_LEN} bytes: lower MaxResultCount");
         return Err(Problem::bad_request("page_too_large", text));
@@ -302,13 +305,13 @@ async fn try_list(context: &RequestContext) -> Result<Vec<u8>, Problem> {
 struct ItemBody<'a> {
     id: Uuid,
     recipient_phone_number: String,
-    message_content: &'a str,
+    message_content: Cow<'a, str>,
     #[serde(with = "crate::server::timestamp")]
     creation_time: time::OffsetDateTime,
     status: u8,
 }
 
-fn item(message: &Message) -> Value {
+fn item(message: &Message, sanitizes: bool) -> Value {
     let recipient_phone_number = match &message.recipient {
         Party::Mobile(number) => phone(number.as_str()).to_owned(),
         Party::Business(id) => id.to_string(),
@@ -316,7 +319,7 @@ fn item(message: &Message) -> Value {
     json!(ItemBody {
         id: message.id.0,
         recipient_phone_number,
-        message_content: &message.content,
+        message_content: sanitized(&message.content, sanitizes),
         creation_time: message.created_at,
         status: status(message.status),
     })

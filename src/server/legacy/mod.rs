@@ -4,6 +4,7 @@
 //! else knows them.
 
 pub mod http;
+pub mod sanitize;
 
 use super::route::Route;
 use crate::domain::{Status, phone::normalized};

@@ -28,6 +28,7 @@ pub fn settings() -> Settings {
             mailer: Mailer::default(),
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
+            sanitize_existing: config.content.sanitize_existing,
         },
         cache: Cache::default(),
         failpoints: Failpoints::default(),

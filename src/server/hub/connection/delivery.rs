@@ -238,7 +238,8 @@ impl Driver {
             }
             WireFormat::Legacy => {
                 let account = account(&self.app, message);
-                let (target, text) = legacy::message(message, account.as_ref());
+                let sanitizes = self.app.runtime_settings().sanitize_existing;
+                let (target, text) = legacy::message(message, account.as_ref(), sanitizes);
                 codec::invocation(protocol, target, &text)
             }
         };
@@ -320,8 +321,10 @@ impl Driver {
         let Some(protocol) = self.session.protocol() else { return };
         let format = self.service.wire_format();
         let most = self.app.delivery.sendable_together(&found);
-        let mut page =
-            EncodedPage::new(protocol, format, &found, most, |message| account(&self.app, message));
+        let sanitizes = self.app.runtime_settings().sanitize_existing;
+        let mut page = EncodedPage::new(protocol, format, &found, most, sanitizes, |message| {
+            account(&self.app, message)
+        });
         let cut = page.count < found.len();
         // Long messages: the next page has fewer rows.
         let rows = if cut { page.count } else { limit };

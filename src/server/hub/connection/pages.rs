@@ -34,6 +34,8 @@ pub(super) struct EncodedPage<'a> {
     pub(super) unwritable: Vec<MessageId>,
     /// How many of the messages that were read are in this page.
     pub(super) count: usize,
+    /// Whether existing apps get texts without tags.
+    sanitizes: bool,
 }
 
 struct Item<'a> {
@@ -53,6 +55,7 @@ impl EncodedBody {
         protocol: Protocol,
         format: WireFormat,
         message: &Message,
+        sanitizes: bool,
         account: impl Fn(&Message) -> Option<Phone>,
     ) -> Result<EncodedBody, EncodeError> {
         match format {
@@ -61,7 +64,7 @@ impl EncodedBody {
             }
             WireFormat::Legacy => {
                 let account = account(message);
-                let (target, text) = legacy::message(message, account.as_ref());
+                let (target, text) = legacy::message(message, account.as_ref(), sanitizes);
                 Ok(EncodedBody::Legacy(target, text, account))
             }
         }
@@ -82,18 +85,23 @@ impl<'a> EncodedPage<'a> {
         format: WireFormat,
         found: &'a [Message],
         most: usize,
+        sanitizes: bool,
         account: impl Fn(&Message) -> Option<Phone>,
     ) -> EncodedPage<'a> {
         let mut bodies = Vec::new();
         let lengths = found.iter().take(most).map(|message| {
-            let body = EncodedBody::new(protocol, format, message, &account);
+            let body = EncodedBody::new(protocol, format, message, sanitizes, &account);
             let length = body.as_ref().map_or(0, |body| body.len(protocol));
             bodies.push(body);
             length
         });
         let count = fitting_lengths(lengths, MAX_PAGE_BYTES);
-        let mut written =
-            EncodedPage { items: Vec::with_capacity(count), unwritable: Vec::new(), count };
+        let mut written = EncodedPage {
+            items: Vec::with_capacity(count),
+            unwritable: Vec::new(),
+            count,
+            sanitizes,
+        };
         for (message, body) in found.iter().zip(bodies).take(count) {
             match body {
                 Ok(body) => written.items.push(Item { message, body }),
@@ -118,6 +126,7 @@ impl<'a> EncodedPage<'a> {
     /// One call for the whole page.
     pub(super) fn in_one_call(self, protocol: Protocol) -> Result<Bytes, EncodeError> {
         const TARGET: &str = "ReceivePendingMessages";
+        let sanitizes = self.sanitizes;
         let mut parts = Vec::new();
         let mut texts = Vec::new();
         for Item { message, body } in self.items {
@@ -125,7 +134,7 @@ impl<'a> EncodedPage<'a> {
                 EncodedBody::Current(part) => parts.push(part),
                 // In a page of the existing system, chat looks like other messages; live chat does not.
                 EncodedBody::Legacy(_, _, account) if message.position.is_some() => {
-                    texts.push(legacy::waiting(message, account));
+                    texts.push(legacy::waiting(message, account, sanitizes));
                 }
                 EncodedBody::Legacy(_, text, _) => texts.push(text),
             }

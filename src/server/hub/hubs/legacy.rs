@@ -1,5 +1,7 @@
 //! The hubs of the existing system: payloads are JSON in a string, with names in PascalCase.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -13,7 +15,7 @@ use crate::{
     domain::{Message, MessageId, Party, Permission::Chat, Phone, UserId, message::MessageDraft},
     server::{
         hub::protocol::codec::Data,
-        legacy::{e164, phone, status},
+        legacy::{e164, phone, sanitize::sanitized, status},
         route::{Who, Writes},
     },
 };
@@ -24,15 +26,15 @@ struct MessageText<'a> {
     id: Uuid,
     creator_id: Option<Uuid>,
     recipient_phone_number: String,
-    message_content: &'a str,
+    message_content: Cow<'a, str>,
     status: u8,
-    from: &'a str,
+    from: Cow<'a, str>,
     access_url: Option<&'a str>,
     url_expires_at: Option<&'a str>,
 }
 
 impl<'a> MessageText<'a> {
-    fn new(message: &'a Message, account: Option<Phone>) -> MessageText<'a> {
+    fn new(message: &'a Message, account: Option<Phone>, sanitizes: bool) -> MessageText<'a> {
         let creator_id = match &message.sender {
             Party::Business(id) => Some(id.0),
             Party::Mobile(_) => None,
@@ -46,9 +48,9 @@ impl<'a> MessageText<'a> {
             id: message.id.0,
             creator_id,
             recipient_phone_number: recipient.to_owned(),
-            message_content: &message.content,
+            message_content: sanitized(&message.content, sanitizes),
             status: status(message.status),
-            from: phone(&message.from),
+            from: sanitized(phone(&message.from), sanitizes),
             access_url: None,
             url_expires_at: None,
         }
@@ -66,7 +68,7 @@ struct ChatText<'a> {
     receipient_mobile_number: Option<&'a str>,
     /// The number of the business user, whichever side writes.
     mobile_account: Option<&'a str>,
-    content: &'a str,
+    content: Cow<'a, str>,
 }
 
 /// The business user of a chat message; its text needs the user's number.
@@ -79,12 +81,16 @@ pub fn account(message: &Message) -> Option<UserId> {
 }
 
 /// A live message: the target of the call, and its text. `account` is the number of its business user, if it
-/// has one.
-pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, String) {
+/// has one; `sanitizes` takes tags out of what people wrote.
+pub fn message(
+    message: &Message,
+    account: Option<&Phone>,
+    sanitizes: bool,
+) -> (&'static str, String) {
     if message.position.is_none() {
-        return ("ReceiveMessage", text(&MessageText::new(message, account.cloned())));
+        return ("ReceiveMessage", text(&MessageText::new(message, account.cloned(), sanitizes)));
     }
-    let shown = MessageText::new(message, account.cloned());
+    let shown = MessageText::new(message, account.cloned(), sanitizes);
     let chat = ChatText {
         message_id: shown.id,
         sender_id: shown.creator_id,
@@ -93,7 +99,7 @@ pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, Str
             Party::Business(_) => None,
         },
         mobile_account: account.map(|account| phone(account.as_str())),
-        content: &message.content,
+        content: shown.message_content.clone(),
         message: shown,
     };
     ("ReceiveChatMessage", text(&chat))
@@ -101,8 +107,8 @@ pub fn message(message: &Message, account: Option<&Phone>) -> (&'static str, Str
 
 /// A waiting message, as it stands in the text of `ReceivePendingMessages`. `account` is the number of its
 /// business user, if it has one.
-pub fn waiting(message: &Message, account: Option<Phone>) -> String {
-    text(&MessageText::new(message, account))
+pub fn waiting(message: &Message, account: Option<Phone>, sanitizes: bool) -> String {
+    text(&MessageText::new(message, account, sanitizes))
 }
 
 /// The text of `ReceivePendingMessages`, from the texts of its messages.

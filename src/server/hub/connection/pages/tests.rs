@@ -103,7 +103,8 @@ impl Talk {
         }
         let left = waiting.iter().filter(|message| !reading.in_window.contains(&message.id));
         let found: Vec<Message> = left.take(self.rows).cloned().collect();
-        let mut page = EncodedPage::new(self.protocol, self.format, &found, usize::MAX, |_| None);
+        let mut page =
+            EncodedPage::new(self.protocol, self.format, &found, usize::MAX, true, |_| None);
         assert!(page.unwritable.is_empty());
         let (count, limit) = (page.count, self.rows);
         let cut = count < found.len();
@@ -264,6 +265,7 @@ fn what_the_server_says_of_its_own_accord_is_kept_whole() {
         WireFormat::Legacy,
         std::slice::from_ref(&worst),
         1,
+        true,
         |_| None,
     );
     let (_, call) = written.one_by_one(Protocol::Json).next().unwrap();
