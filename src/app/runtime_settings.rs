@@ -20,6 +20,8 @@ pub struct RuntimeSettings {
     pub limits: Limits,
     /// How long an access token of a phone is valid unless it is made otherwise.
     pub access_token_ttl: Duration,
+    /// The same of a token of an administrator; `None`: it does not expire.
+    pub admin_token_ttl: Option<Duration>,
     /// How long things are kept.
     pub retention: Retention,
     /// The way to the administrators.

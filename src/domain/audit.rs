@@ -120,6 +120,10 @@ actions! {
     MobileShow = "mobile.show",
     /// Stored numbers that need a check were listed.
     MobileCheck = "mobile.check",
+    /// One was blocked.
+    MobileBlock = "mobile.block",
+    /// One was let in again.
+    MobileUnblock = "mobile.unblock",
     /// All data of one was exported.
     MobileExport = "mobile.export",
     /// All data of one was erased.
@@ -128,7 +132,9 @@ actions! {
     TokenCreate = "token.create",
     /// Tokens were listed.
     TokenList = "token.list",
-    /// One was revoked.
+    /// One was shown.
+    TokenShow = "token.show",
+    /// One, or all of one owner, was revoked.
     TokenRevoke = "token.revoke",
     /// One was replaced by a new one of the same holder.
     TokenRotate = "token.rotate",
@@ -170,6 +176,9 @@ actions! {
     AuditAccess = "audit.access",
     /// A process was asked to drain, or to accept connections again.
     NodeDrain = "node.drain",
+    /// A call of the admin API was refused: the caller may not administer, its token ended, or its address may
+    /// not call.
+    AdminRefused = "admin.refused",
     /// A backup was created.
     BackupCreate = "backup.create",
     /// A backup was restored.

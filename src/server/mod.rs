@@ -2,7 +2,8 @@
 //! cases are in `app`. A request goes from `listen` through `pipeline` to `hub`, or through `dispatch` and
 //! `routes` to a handler in `http`.
 
-pub mod allowed_callers;
+pub mod admin_access;
+mod allowed_callers;
 mod authorization;
 pub mod bounded_list;
 pub mod budget;
@@ -26,6 +27,7 @@ pub mod pipeline;
 pub mod principal;
 mod proxy_protocol;
 pub mod realtime_check;
+mod refusal_log;
 pub mod reply;
 pub mod request_body;
 pub mod response_body;

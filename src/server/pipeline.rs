@@ -14,6 +14,7 @@ use warp::reply::Response;
 
 use super::{
     Readiness,
+    admin_access::{AdminAccess, AdminCall, Surface},
     allowed_callers::Who,
     authorization::bearer,
     budget::{Budget, BudgetExceeded, BudgetLimits, BudgetOwner, Reservation},
@@ -28,14 +29,18 @@ use super::{
     legacy,
     peer::{self, TrustedProxies},
     principal::Principal,
+    refusal_log::RefusalLog,
     reply::Problem,
     request_body::{self, BodyError, BodyStream},
     response_body::{self, ResponseBody},
-    route::Body,
+    route::{Body, NoRoute},
     routes,
     size_limits::RECEIPT_LEN,
 };
-use crate::app::{App, Error};
+use crate::app::{
+    App, Error,
+    identity::{auth::TokenCheck, refusals::Refusal},
+};
 
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -53,6 +58,8 @@ pub struct RequestPipeline {
     answers: Budget,
     requests: Budget,
     proxies: TrustedProxies,
+    admin: AdminAccess,
+    refusal_log: RefusalLog,
 }
 
 impl RequestPipeline {
@@ -61,12 +68,31 @@ impl RequestPipeline {
         hub: hub::Hub,
         readiness: Readiness,
         proxies: TrustedProxies,
+        admin: AdminAccess,
     ) -> RequestPipeline {
         let routes = dispatch::filter();
         let (bodies, answers) =
             (Budget::new(BudgetLimits::BODIES), Budget::new(BudgetLimits::ANSWERS));
         let requests = Budget::new(BudgetLimits::REQUESTS);
-        RequestPipeline { app, hub, readiness, routes, bodies, answers, requests, proxies }
+        RequestPipeline {
+            app,
+            hub,
+            readiness,
+            routes,
+            bodies,
+            answers,
+            requests,
+            proxies,
+            admin,
+            refusal_log: RefusalLog::default(),
+        }
+    }
+
+    /// The same, with the same limits, for the listener of the admin API.
+    pub fn for_admin(&self) -> RequestPipeline {
+        let mut pipeline = self.clone();
+        pipeline.admin.surface = Surface::AdminOnly;
+        pipeline
     }
 
     /// Answers a request that arrived from this address.
@@ -90,6 +116,7 @@ impl RequestPipeline {
         }
         let method = request.method().clone();
         let mut label = "other";
+        let refusal_log = self.refusal_log.clone();
         let mut response = self.answer(request, peer, begun, &mut label).await;
         if let Some(named) = named {
             response.headers_mut().insert("x-request-id", named);
@@ -101,6 +128,13 @@ impl RequestPipeline {
         .increment(1);
         metrics::histogram!("esh3ar_http_request_seconds", "route" => route)
             .record(begun.elapsed().as_secs_f64());
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            && let Some(omitted) = refusal_log.admit(peer::block(peer), Instant::now())
+        {
+            tracing::warn!(
+                %method, route, %peer, status = status.as_u16(), omitted, "request refused"
+            );
+        }
         if status.is_server_error() {
             // Without the path, which may contain a phone number.
             tracing::warn!(
@@ -127,6 +161,10 @@ impl RequestPipeline {
         }
         let path = request.uri().path();
         if let Some((service, endpoint)) = Service::at(path) {
+            if !self.admin.surface.has_hubs() {
+                let none = NoRoute::Nothing.into_response();
+                return response_body::with_reservation(none, None);
+            }
             *label = hub_label(service, endpoint);
             if is_encoded(&request) {
                 return response_body::with_reservation(Problem::encoded().into_response(), None);
@@ -178,7 +216,7 @@ impl RequestPipeline {
         let path = parts.uri.path();
         // This path accepts any method.
         let method = if path == legacy::HEALTH { &Method::GET } else { &parts.method };
-        let found = dispatch::route_at(method, path);
+        let found = self.admin.surface.of(path, dispatch::route_at(method, path));
         let is_open = match &found {
             Ok((route, _)) => {
                 *label = route.path;
@@ -189,10 +227,25 @@ impl RequestPipeline {
         let principal = match (is_open, bearer(&parts.headers)) {
             (true, _) => Principal::Anyone { peer },
             // Without a token a client does not learn which paths exist.
-            (false, None) => return Err(Error::Unauthenticated.into()),
+            (false, None) => {
+                metrics::counter!("esh3ar_refused_tokens_total", "reason" => "missing")
+                    .increment(1);
+                return Err(Error::Unauthenticated.into());
+            }
             (false, Some(token)) => {
-                let caller =
-                    Box::pin(self.app.identity.authenticate(token, peer::block(peer))).await?;
+                let check = self.app.identity.check_token(token, peer::block(peer));
+                let caller = match (Box::pin(check).await?, &found) {
+                    (TokenCheck::Valid(caller), _) => caller,
+                    (TokenCheck::Ended(caller), Ok((route, _)))
+                        if caller.administrator().is_ok() =>
+                    {
+                        let (method, headers) = (&parts.method, &parts.headers);
+                        let call = AdminCall { route, method, headers, peer };
+                        call.refused(&self.app, &caller, Refusal::Ended).await;
+                        return Err(Error::Unauthenticated.into());
+                    }
+                    _ => return Err(Error::Unauthenticated.into()),
+                };
                 if let Some(connection) = parts.extensions.get::<ConnectionHandle>() {
                     connection.authenticated(&caller.party());
                 }
@@ -203,7 +256,8 @@ impl RequestPipeline {
             Ok(found) => found,
             Err(none) => return Ok(response_body::with_reservation(none.into_response(), None)),
         };
-        principal.admit(route.who)?;
+        let call = AdminCall { route, method: &parts.method, headers: &parts.headers, peer };
+        Box::pin(self.admin.admit(&self.app, &principal, &call)).await?;
         // Counts until the response, however slowly the body arrives.
         let mut in_flight = self.requests.of(&principal);
         in_flight.grow(1).map_err(|_| too_many_requests())?;

@@ -14,7 +14,7 @@ macro_rules! user_columns {
 
 macro_rules! mobile_columns {
     () => {
-        "id, phone, status, created_at"
+        "id, phone, status, created_at, blocked_at"
     };
 }
 
@@ -64,6 +64,12 @@ statements! {
         mobile_columns!()
     );
     FIND_MOBILE: once = concat!("SELECT ", mobile_columns!(), " FROM mobile_users WHERE phone = $1");
+    BLOCK_MOBILE: once = concat!(
+        "UPDATE mobile_users SET blocked_at = CASE WHEN $2::timestamptz IS NULL THEN NULL
+            ELSE coalesce(blocked_at, $2) END
+        WHERE phone = $1 RETURNING ",
+        mobile_columns!()
+    );
     LIST_MOBILES: once = concat!(
         "SELECT ",
         mobile_columns!(),
@@ -251,6 +257,8 @@ pub struct MobileUser {
     pub phone: Phone,
     pub status: MobileStatus,
     pub created_at: OffsetDateTime,
+    /// When it was blocked; its tokens are then not accepted.
+    pub blocked_at: Option<OffsetDateTime>,
 }
 
 fn mobile(row: &Row) -> Result<MobileUser, Error> {
@@ -264,7 +272,19 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
             _ => return Err(Error::Corrupt("status of a mobile user".to_owned())),
         },
         created_at: row.try_get("created_at")?,
+        blocked_at: row.try_get("blocked_at")?,
     })
+}
+
+/// Blocks a mobile user from a time on, or with `None` no longer; `None` when there is none of that number.
+/// Blocking twice keeps the first time.
+pub async fn block_mobile(
+    client: &impl Statements,
+    phone: &Phone,
+    at: Option<OffsetDateTime>,
+) -> Result<Option<MobileUser>, Error> {
+    let row = client.query_opt(&BLOCK_MOBILE, &[&phone.as_str(), &at]).await?;
+    row.as_ref().map(mobile).transpose()
 }
 
 /// Adds mobile users. Existing ones become verified if requested and are unchanged otherwise. Returns all of

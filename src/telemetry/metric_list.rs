@@ -220,6 +220,16 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
     ("esh3ar_replica_usable", MetricKind::Gauge, "1 if the replica serves reads, by replica."),
     ("esh3ar_replica_reads_total", MetricKind::Counter, "Reads served by a replica."),
     (
+        "esh3ar_refused_tokens_total",
+        MetricKind::Counter,
+        "Requests without a valid token, by reason: missing, unknown, ended, limited.",
+    ),
+    (
+        "esh3ar_refused_admin_calls_total",
+        MetricKind::Counter,
+        "Refused admin API calls with a token, by reason: forbidden, network_not_allowed, token_ended.",
+    ),
+    (
         "esh3ar_database_reads_refused_total",
         MetricKind::Counter,
         "Reads refused because too many reads of one party were waiting for a Postgres connection.",

@@ -11,6 +11,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 const PRESENCE_LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// How often revoked tokens are looked for: their connections have to be closed within a second.
 const REVOCATION_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is written when tokens were last used.
+const TOKEN_USE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a draining process closes some of its connections.
 const DRAIN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,16 @@ pub async fn drain(app: App) {
     loop {
         largest = app.process.drain_wave(largest);
         tokio::time::sleep(DRAIN_INTERVAL).await;
+    }
+}
+
+/// Writes when tokens were last used.
+pub async fn token_use(app: App) {
+    loop {
+        tokio::time::sleep(TOKEN_USE_INTERVAL).await;
+        if let Err(error) = app.identity.write_token_use().await {
+            tracing::warn!(%error, "the last use of tokens could not be written");
+        }
     }
 }
 

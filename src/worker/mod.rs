@@ -39,6 +39,7 @@ pub fn start(
         loops.supervise("check positions", sweep::positions);
         loops.supervise("drain", membership::drain);
         loops.supervise("revocations", membership::revocations);
+        loops.supervise("token use", membership::token_use);
         loops.supervise("backpressure", counters::backpressure);
     }
     if role != Role::Gateway {

@@ -121,7 +121,7 @@ impl Caller {
         self.business(Permission::Admin).map(|_| By::new(self.actor()))
     }
 
-    fn actor(&self) -> Actor {
+    pub(super) fn actor(&self) -> Actor {
         let token = self.token;
         match &self.identity {
             Identity::Business { id, name, .. } => {

@@ -198,6 +198,7 @@ impl IdentityService {
                 phone: phone.clone(),
                 status,
                 created_at,
+                blocked_at: None,
             })
             .collect();
         let mut client = self.core.store().client().await?;
@@ -214,6 +215,31 @@ impl IdentityService {
         }
         audit::commit(transaction, &[entry]).await?;
         Ok(users)
+    }
+
+    /// Blocks a phone, or lets it in again: its tokens open nothing from within a second on, and its
+    /// connections are closed. Messages to it stay pending.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; failures of the database.
+    pub async fn block_mobile(
+        &self,
+        by: &By,
+        phone: &Phone,
+        blocked: bool,
+    ) -> Result<MobileUser, Error> {
+        let action = if blocked { AuditAction::MobileBlock } else { AuditAction::MobileUnblock };
+        let entry = self.core.entry(by, action).about([phone]);
+        let at = blocked.then(|| self.core.clock().now());
+        let mut client = self.core.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let Some(user) = accounts::block_mobile(&transaction, phone, at).await? else {
+            drop(transaction);
+            drop(client);
+            return self.core.record_end(entry, Err(Error::NotFound("mobile user"))).await;
+        };
+        audit::commit(transaction, &[entry.of(user.id)]).await?;
+        Ok(user)
     }
 
     /// A mobile user by phone number, for what is to be done with it.

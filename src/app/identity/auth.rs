@@ -9,7 +9,7 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-use super::IdentityService;
+use super::{IdentityService, look_ups::LookUps, token_form};
 use crate::app::{Caller, Error, identity::access::Identity};
 use crate::{
     domain::{BoundedMap, Party, Permissions, TokenId, UserId, WhenFull},
@@ -24,13 +24,22 @@ const MAX_LOOK_UPS: usize = 50_000;
 /// No token of ours is longer; what is longer is not even hashed.
 const MAX_TOKEN_LEN: usize = 200;
 
-type Hash = [u8; 32];
+pub(super) type Hash = [u8; 32];
 
 /// Look-ups of the last second: a sender of a thousand messages a second is looked up once.
 pub(super) struct KnownTokens {
     known: Mutex<BoundedMap<Hash, Caller>>,
     /// Apart, so that a flood of tokens that nobody has does not push out those that somebody has.
-    unknown: Mutex<BoundedMap<Hash, ()>>,
+    unknown: Mutex<BoundedMap<Hash, TokenCheck>>,
+}
+
+/// What was found out about a token.
+#[derive(Clone, Debug)]
+pub enum TokenCheck {
+    Valid(Caller),
+    /// It expired or was revoked, or its owner may not come in. Who it was.
+    Ended(Caller),
+    Unknown,
 }
 
 impl Default for KnownTokens {
@@ -47,16 +56,16 @@ fn locked<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl KnownTokens {
-    fn get(&self, hash: &Hash, now: Instant) -> Option<Option<Caller>> {
+    fn get(&self, hash: &Hash, now: Instant) -> Option<TokenCheck> {
         let known = locked(&self.known).get(hash, now).cloned();
-        known.map(Some).or_else(|| locked(&self.unknown).get(hash, now).map(|()| None))
+        known.map(TokenCheck::Valid).or_else(|| locked(&self.unknown).get(hash, now).cloned())
     }
 
-    fn put(&self, hash: Hash, now: Instant, caller: Option<Caller>) {
+    fn put(&self, hash: Hash, now: Instant, found: TokenCheck) {
         let until = Some(now + LOOK_UP_TTL);
-        match caller {
-            Some(caller) => locked(&self.known).insert(hash, caller, until, now),
-            None => locked(&self.unknown).insert(hash, (), until, now),
+        match found {
+            TokenCheck::Valid(caller) => locked(&self.known).insert(hash, caller, until, now),
+            found => locked(&self.unknown).insert(hash, found, until, now),
         };
     }
 
@@ -82,43 +91,102 @@ pub(in crate::app) fn hash(token: &str) -> Hash {
 }
 
 impl IdentityService {
-    /// Finds out who shows this token. `from` is the part of the client's address by which it is limited: tokens that
-    /// are not known here are looked up a few at a time of one address.
+    /// Finds out who shows this token; see [`IdentityService::check_token`].
     ///
     /// # Errors
     /// [`Error::Unauthenticated`] for a token that is unknown, expired or revoked, or whose owner is
-    /// disabled; [`Error::Unavailable`] when that cannot be found out; [`Error::Overloaded`] when too many look-ups of
-    /// the address wait.
+    /// disabled or blocked; those of [`IdentityService::check_token`].
     pub async fn authenticate(&self, token: &str, from: IpAddr) -> Result<Caller, Error> {
+        match self.check_token(token, from).await? {
+            TokenCheck::Valid(caller) => Ok(caller),
+            TokenCheck::Ended(_) | TokenCheck::Unknown => Err(Error::Unauthenticated),
+        }
+    }
+
+    /// Finds out whose this token is, and whether it is valid. `from` is the part of the client's address by which it
+    /// is limited: tokens that are not known here are looked up a few at a time of one address, and those that are
+    /// not valid a few a second.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it cannot be found out; [`Error::Overloaded`] when too many look-ups of
+    /// the address wait; [`Error::RateLimited`] when too many tokens of the address were not valid.
+    pub async fn check_token(&self, token: &str, from: IpAddr) -> Result<TokenCheck, Error> {
+        let checked = self.find_token(token, from).await;
+        let reason = match &checked {
+            Ok(TokenCheck::Unknown) => Some("unknown"),
+            Ok(TokenCheck::Ended(_)) => Some("ended"),
+            Err(Error::RateLimited { .. }) => Some("limited"),
+            Ok(TokenCheck::Valid(_)) | Err(_) => None,
+        };
+        if let Some(reason) = reason {
+            metrics::counter!("esh3ar_refused_tokens_total", "reason" => reason).increment(1);
+        }
+        checked
+    }
+
+    async fn find_token(&self, token: &str, from: IpAddr) -> Result<TokenCheck, Error> {
         if token.is_empty() || token.len() > MAX_TOKEN_LEN {
-            return Err(Error::Unauthenticated);
+            return Ok(TokenCheck::Unknown);
         }
         let hash = hash(token);
         let now = Instant::now();
         // By their hashes: how long that takes tells nothing of the token.
         if !self.probe_token().is_empty() && hash == self::hash(self.probe_token()) {
-            return Ok(Caller::probe());
+            return Ok(TokenCheck::Valid(Caller::probe()));
         }
-        if let Some(caller) = self.state.known_tokens.get(&hash, now) {
-            let valid =
-                caller.filter(|c| c.expires_at.is_none_or(|at| at > self.core.clock().now()));
-            return valid.ok_or(Error::Unauthenticated);
+        if !token_form::is_well_formed(token) {
+            return Ok(TokenCheck::Unknown);
         }
+        if let Some(found) = self.state.known_tokens.get(&hash, now) {
+            return Ok(match found {
+                TokenCheck::Valid(caller)
+                    if caller.expires_at.is_some_and(|at| at <= self.core.clock().now()) =>
+                {
+                    TokenCheck::Ended(caller)
+                }
+                found => found,
+            });
+        }
+        self.may_look_up(from, &hash, now)?;
         let client = self.core.store().of_address(from).client_for(StatementGroup::Access).await?;
-        let caller =
-            store::tokens::find(&client, &hash, self.core.clock().now()).await?.map(|valid| {
-                Caller {
-                    token: valid.id,
-                    expires_at: valid.expires_at,
-                    identity: match valid.owner {
+        // Again: while it waited for the connection, others of the address were looked up in vain.
+        self.may_look_up(from, &hash, Instant::now())?;
+        let at = self.core.clock().now();
+        let found = store::tokens::find(&client, &hash, at).await?;
+        drop(client);
+        let found = match found {
+            None => TokenCheck::Unknown,
+            Some(found) => {
+                let caller = Caller {
+                    token: found.id,
+                    expires_at: found.expires_at,
+                    identity: match found.owner {
                         TokenOwner::Business { id, name, permissions } => {
                             Identity::Business { id, name: name.into(), permissions }
                         }
                         TokenOwner::Mobile { phone } => Identity::Mobile { phone },
                     },
-                }
-            });
-        self.state.known_tokens.put(hash, now, caller.clone());
-        caller.ok_or(Error::Unauthenticated)
+                };
+                if found.valid { TokenCheck::Valid(caller) } else { TokenCheck::Ended(caller) }
+            }
+        };
+        match &found {
+            TokenCheck::Valid(caller) => {
+                self.state.look_ups.succeeded(hash, now);
+                self.state.token_use.note(caller.token, at);
+            }
+            _ => self.state.look_ups.failed(from, &hash, Instant::now()),
+        }
+        self.state.known_tokens.put(hash, now, found.clone());
+        Ok(found)
+    }
+
+    fn may_look_up(&self, from: IpAddr, hash: &Hash, now: Instant) -> Result<(), Error> {
+        self.state.look_ups.admit(from, hash, now).map_err(|retry_after| Error::RateLimited {
+            retry_after,
+            most: LookUps::PER_SECOND,
+            what: "invalid tokens",
+            per: "second",
+        })
     }
 }

@@ -2,11 +2,15 @@
 
 pub mod access;
 pub mod accounts;
-mod auth;
+pub mod auth;
 mod business_phones;
 mod conversation_access;
+mod look_ups;
 mod phones;
+pub mod refusals;
 mod revocation;
+mod token_form;
+mod token_use;
 pub mod tokens;
 
 pub use revocation::connection_secret;
@@ -27,6 +31,9 @@ pub struct IdentityService {
 
 struct State {
     known_tokens: auth::KnownTokens,
+    look_ups: look_ups::LookUps,
+    token_use: token_use::TokenUse,
+    refusals: refusals::Refusals,
     known_phones: phones::KnownPhones,
     business_phones: business_phones::BusinessPhones,
     /// The token of the process's own look at its hub; empty without randomness, and then it opens nothing.
@@ -37,6 +44,9 @@ impl IdentityService {
     pub(super) fn new(core: &Core) -> IdentityService {
         let state = State {
             known_tokens: auth::KnownTokens::default(),
+            look_ups: look_ups::LookUps::default(),
+            token_use: token_use::TokenUse::default(),
+            refusals: refusals::Refusals::default(),
             known_phones: phones::KnownPhones::default(),
             business_phones: business_phones::BusinessPhones::default(),
             probe_token: new_probe_token(),

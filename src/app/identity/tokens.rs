@@ -2,19 +2,18 @@
 
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
-use super::{IdentityService, auth};
+use super::{IdentityService, auth, token_form};
 use crate::app::{By, Error, audit_log::Listing, clock::new_id};
 use crate::{
     domain::{
-        Party, TokenId,
+        Party, Permission, TokenId,
         audit::{AuditAction, AuditEntry},
     },
     store::{
-        accounts::MobileStatus,
+        accounts::{self, MobileStatus},
         audit,
         tokens::{self, TokenInfo},
     },
@@ -24,7 +23,8 @@ use crate::{
 pub struct Issued {
     /// Names it in lists.
     pub id: TokenId,
-    /// The token itself: 256 random bits behind a prefix by which scanners of leaked secrets know it.
+    /// The token itself: 256 random bits behind a prefix by which scanners of leaked secrets know it, and a
+    /// checksum.
     pub token: String,
     /// Until when it is valid; `None`: it does not expire.
     pub expires_at: Option<OffsetDateTime>,
@@ -49,11 +49,11 @@ pub enum Lifetime {
     Endless,
 }
 
-/// A fresh token and its stored form.
+/// A fresh token and its id.
 fn fresh() -> Result<(TokenId, String), Error> {
     let mut random = [0; 32];
     SystemRandom::new().fill(&mut random).map_err(|_| Error::Internal)?;
-    Ok((TokenId(new_id()), format!("esh_{}", URL_SAFE_NO_PAD.encode(random))))
+    Ok((TokenId(new_id()), token_form::of(&random)))
 }
 
 impl IdentityService {
@@ -88,6 +88,9 @@ impl IdentityService {
                     false => self.parse_stored_phone("mobile", number)?,
                 };
                 let user = self.find_mobile(&phone).await?;
+                if making && user.blocked_at.is_some() {
+                    return Err(Error::Conflict("the mobile user is blocked".to_owned()));
+                }
                 if making && user.status != MobileStatus::Verified {
                     let status = user.status.name();
                     let text = format!("the mobile user is {status}, not verified");
@@ -102,10 +105,14 @@ impl IdentityService {
     fn end_of(
         &self,
         owner: &Party,
+        administers: bool,
         lifetime: Lifetime,
         now: OffsetDateTime,
     ) -> Option<OffsetDateTime> {
         let lifetime = match (lifetime, owner) {
+            (Lifetime::Usual, Party::Business(_)) if administers => {
+                self.core.runtime_settings().admin_token_ttl
+            }
             (Lifetime::Endless, _) | (Lifetime::Usual, Party::Business(_)) => None,
             (Lifetime::For(duration), _) => Some(duration),
             (Lifetime::Usual, Party::Mobile(_)) => {
@@ -129,10 +136,15 @@ impl IdentityService {
     ) -> Result<Issued, Error> {
         let (id, token) = fresh()?;
         let now = self.core.clock().now();
-        let expires_at = self.end_of(owner, lifetime, now);
         let entry = held_by(self.core.entry(by, AuditAction::TokenCreate).of(id), owner);
         let mut client = self.core.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
+        let user = match owner {
+            Party::Business(id) => accounts::lock_user(&transaction, *id).await?,
+            Party::Mobile(_) => None,
+        };
+        let administers = user.is_some_and(|user| user.permissions.has(Permission::Admin));
+        let expires_at = self.end_of(owner, administers, lifetime, now);
         tokens::insert(&transaction, id, &auth::hash(&token), owner, now, expires_at).await?;
         audit::commit(transaction, &[entry]).await?;
         Ok(Issued { id, token, expires_at })
@@ -174,7 +186,7 @@ impl IdentityService {
             return self.core.record_end(entry, Err(refused.unwrap_or(Error::Internal))).await;
         };
         let expires_at = match lifetime {
-            Some(lifetime) => self.end_of(&held.owner, lifetime, now),
+            Some(lifetime) => self.end_of(&held.owner, held.of_administrator, lifetime, now),
             None => held.expires_at.and_then(|end| now.checked_add(end - held.created_at)),
         };
         let overlap = time::Duration::try_from(overlap).unwrap_or(time::Duration::MAX);
@@ -220,6 +232,63 @@ impl IdentityService {
         let entry = entry.about(phones.chain(&asked)).with("shown", found.items.len());
         self.core.record(entry).await?;
         Ok(found)
+    }
+
+    /// A token, to be shown; never the token itself.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; failures of the database.
+    pub async fn show_token(&self, by: &By, id: TokenId) -> Result<TokenInfo, Error> {
+        let client = self.core.store().of(by.party().as_ref()).client().await?;
+        let found = tokens::show(&client, id).await?.ok_or(Error::NotFound("token"));
+        drop(client);
+        let mut entry = self.core.entry(by, AuditAction::TokenShow).of(id);
+        if let Ok(token) = &found {
+            entry = entry.about(&token.phone);
+        }
+        self.core.record_end(entry, found).await
+    }
+
+    /// Revokes every token of an owner: they open nothing from within a second on. Returns how many were
+    /// valid.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when nobody could administer over the API then, unless `even_last_admin`;
+    /// failures of the database.
+    pub async fn revoke_tokens_of(
+        &self,
+        by: &By,
+        owner: &Party,
+        even_last_admin: bool,
+    ) -> Result<u64, Error> {
+        let mut entry = held_by(self.core.entry(by, AuditAction::TokenRevoke), owner);
+        let now = self.core.clock().now();
+        let mut client = self.core.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let user = match owner {
+            Party::Business(id) => accounts::lock_user(&transaction, *id).await?,
+            Party::Mobile(_) => None,
+        };
+        let administers = user
+            .filter(|user| user.permissions.has(Permission::Admin) && user.disabled_at.is_none());
+        let last = match &administers {
+            Some(user) => !accounts::has_other_administrator(&transaction, user.id, now).await?,
+            None => false,
+        };
+        let revoked = tokens::revoke_all(&transaction, owner, now).await?;
+        // Without a valid one nothing is lost.
+        if last && revoked > 0 {
+            entry = entry.with("lastAdmin", true);
+            if !even_last_admin {
+                drop(transaction);
+                drop(client);
+                let text = "these are the last tokens that may administer; make another one first";
+                return self.core.record_end(entry, Err(Error::Conflict(text.to_owned()))).await;
+            }
+        }
+        let entry = entry.with("revoked", usize::try_from(revoked).unwrap_or(usize::MAX));
+        audit::commit(transaction, &[entry]).await?;
+        Ok(revoked)
     }
 
     /// Revokes a token: it opens nothing from within a second on. The last that may administer is not

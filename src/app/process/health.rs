@@ -11,6 +11,9 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a dependency may take to answer before it counts as down.
 const DEPENDENCY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a result is shown to all who ask: however many they are, each dependency is looked at once.
+const HEALTH_TTL: Duration = Duration::from_secs(1);
+
 /// What there is to say of a full disk: whose it is, the database's own log knows.
 const DISK_FULL: &str =
     "the disk of the database is full, and nothing new can be stored: make room on it";
@@ -50,6 +53,15 @@ pub struct Replica {
     pub fault: Option<String>,
 }
 
+type LastLook = tokio::sync::Mutex<Option<(Instant, Vec<Dependency>)>>;
+
+/// The last results. While one looks, the others wait for it.
+#[derive(Default)]
+pub(super) struct HealthCache {
+    plain: LastLook,
+    detailed: LastLook,
+}
+
 /// Mail waits for its server; nothing else does.
 fn mail(latency: Duration, fault: Option<String>) -> Dependency {
     Dependency { name: "mail", up: fault.is_none(), latency, fault, stops: Stops::Nothing }
@@ -59,6 +71,20 @@ impl ProcessService {
     /// The state of every dependency there is; without `details` only of those without which nothing
     /// works, because a probe that comes every second should not connect to a mail server each time.
     pub async fn health(&self, details: bool) -> Vec<Dependency> {
+        let cache = &self.state.health;
+        let last = if details { &cache.detailed } else { &cache.plain };
+        let mut last = last.lock().await;
+        if let Some((at, found)) = &*last
+            && at.elapsed() < HEALTH_TTL
+        {
+            return found.clone();
+        }
+        let found = self.look_at_dependencies(details).await;
+        *last = Some((Instant::now(), found.clone()));
+        found
+    }
+
+    async fn look_at_dependencies(&self, details: bool) -> Vec<Dependency> {
         let begun = Instant::now();
         let fault = match tokio::time::timeout(DEPENDENCY_TIMEOUT, self.core.store().ping()).await {
             Ok(Ok(())) => None,

@@ -32,6 +32,7 @@ struct State {
     members: members::Members,
     counters: counters::Counters,
     probes: health_probes::Probes,
+    health: health::HealthCache,
     presence_log: presence_log::PresenceLog,
     draining: AtomicBool,
 }
@@ -43,6 +44,7 @@ impl ProcessService {
             members: members::Members::new(started_at),
             counters: counters::Counters::new(),
             probes: health_probes::Probes::default(),
+            health: health::HealthCache::default(),
             presence_log: presence_log::PresenceLog::new(started_at),
             draining: AtomicBool::new(false),
         };

@@ -68,6 +68,20 @@ pub(crate) enum MobileCommand {
         #[command(flatten)]
         why: AuditReason,
     },
+    /// Block a phone: its tokens are refused, its connections close, messages to it stay pending
+    Block {
+        /// Phone number
+        phone: String,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+    /// Unblock a phone
+    Unblock {
+        /// Phone number
+        phone: String,
+        #[command(flatten)]
+        why: AuditReason,
+    },
     /// Export everything stored about a phone number
     Export {
         /// Phone number
@@ -100,7 +114,10 @@ impl Runnable for MobileCommand {
             | MobileCommand::Check { .. }
             | MobileCommand::Show { .. } => Spec::ADMIN_READ,
             MobileCommand::Add { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
-            MobileCommand::Export { .. } | MobileCommand::Erase { .. } => Spec::ADMIN,
+            MobileCommand::Export { .. }
+            | MobileCommand::Erase { .. }
+            | MobileCommand::Block { .. }
+            | MobileCommand::Unblock { .. } => Spec::ADMIN,
         }
     }
 
@@ -116,7 +133,7 @@ impl Runnable for MobileCommand {
 
 const DOUBTED: &[&str] =
     columns!(DoubtedView<'_>: phone, messages, mobile_user, may_have_been, reason);
-const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at);
+const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at, blocked_at);
 
 async fn run(setup: &Setup, command: MobileCommand, file: Option<File>) -> Result<(), Failure> {
     let (admin, redis) = match &command {
@@ -167,6 +184,15 @@ async fn act(
         MobileCommand::Show { phone, why } => {
             let place = format!("/mobile-users/{}", encode(&phone));
             setup.output.record(&admin.get(&why, &place).await?);
+        }
+        MobileCommand::Block { phone, why } => {
+            let place = format!("/mobile-users/{}/block", encode(&phone));
+            setup.output.record(&admin.request(&why, "POST", &place, Some(&json!({}))).await?);
+            setup.output.note("its tokens stop working within a second");
+        }
+        MobileCommand::Unblock { phone, why } => {
+            let place = format!("/mobile-users/{}/unblock", encode(&phone));
+            setup.output.record(&admin.request(&why, "POST", &place, Some(&json!({}))).await?);
         }
         MobileCommand::Export { phone, out, why } => {
             let out = out.filter(|path| path != Path::new("-"));

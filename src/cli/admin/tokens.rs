@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{audit_reason::AuditReason, query::Query, transport::AdminClient};
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 };
 
 const MAX_LISTED: usize = 1000;
+/// Tokens that expire within this time are pointed out.
+const EXPIRY_WARNING: time::Duration = time::Duration::days(14);
 
 #[derive(Debug, Args)]
 #[group(multiple = false)]
@@ -38,7 +41,7 @@ pub(crate) enum TokenCommand {
     Create {
         #[command(flatten)]
         owner: TokenOwnerArgs,
-        /// Lifetime: 30s, 1h, 90d or never [default: never for business users, auth.access_token_ttl for phones]
+        /// Lifetime: 30s, 1h, 90d or never [default: auth.admin_token_ttl for administrators, never for other business users, auth.access_token_ttl for phones]
         #[arg(long, value_name = "DURATION")]
         expires: Option<String>,
         #[command(flatten)]
@@ -48,6 +51,13 @@ pub(crate) enum TokenCommand {
     List {
         #[command(flatten)]
         owner: TokenOwnerArgs,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+    /// Show a token, without its secret
+    Show {
+        /// Token id
+        id: String,
         #[command(flatten)]
         why: AuditReason,
     },
@@ -64,10 +74,13 @@ pub(crate) enum TokenCommand {
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Revoke a token
+    /// Revoke a token, or all tokens of a user
     Revoke {
         /// Token id
-        id: String,
+        #[arg(required_unless_present_any = ["user", "mobile"], conflicts_with_all = ["user", "mobile"])]
+        id: Option<String>,
+        #[command(flatten)]
+        owner: TokenOwnerArgs,
         /// Revoke the token even if no administrator can use the API afterwards
         #[arg(long)]
         even_last_admin: bool,
@@ -79,7 +92,7 @@ pub(crate) enum TokenCommand {
 impl Runnable for TokenCommand {
     fn spec(&self) -> Spec {
         match self {
-            TokenCommand::List { .. } => Spec::ADMIN_READ,
+            TokenCommand::List { .. } | TokenCommand::Show { .. } => Spec::ADMIN_READ,
             TokenCommand::Create { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
             TokenCommand::Rotate { .. } | TokenCommand::Revoke { .. } => Spec::ADMIN,
         }
@@ -91,7 +104,7 @@ impl Runnable for TokenCommand {
 }
 
 const COLUMNS: &[&str] =
-    columns!(TokenView<'_>: id, user, mobile, created_at, expires_at, revoked_at);
+    columns!(TokenView<'_>: id, user, mobile, created_at, expires_at, revoked_at, last_used_at);
 
 async fn run(setup: &Setup, command: TokenCommand) -> Result<(), Failure> {
     let admin = AdminClient::open(setup).await?;
@@ -111,8 +124,14 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
                     .hint("give --user NAME or --mobile NUMBER"));
             }
             let made = admin.request(&why, "POST", "/tokens", Some(&body)).await;
-            setup.output.record(&made.map_err(|failure| owner.hinted(failure))?);
+            let made = made.map_err(|failure| owner.hinted(failure))?;
+            setup.output.record(&made);
             setup.output.note("this is the only time the token is shown");
+            if let (Some(_), Some(end)) = (&owner.user, made["expiresAt"].as_str()) {
+                setup
+                    .output
+                    .note(&format!("it expires at {end}; before that: esh3ar token rotate"));
+            }
         }
         TokenCommand::List { owner, why } => {
             let query =
@@ -122,6 +141,18 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
             if more {
                 setup.output.note(&format!("only the newest {MAX_LISTED} are shown"));
             }
+            let ending = tokens.iter().filter(|token| ends_soon(token)).count();
+            if ending > 0 {
+                let days = EXPIRY_WARNING.whole_days();
+                setup.output.note(&format!(
+                    "{ending} tokens of business users expire within {days} days; replace one with: \
+                     esh3ar token rotate ID"
+                ));
+            }
+        }
+        TokenCommand::Show { id, why } => {
+            let token = admin.get(&why, &format!("/tokens/{}", encode(&id))).await?;
+            setup.output.record(&token);
         }
         TokenCommand::Rotate { id, overlap, expires, why } => {
             let mut body = json!({ "overlap": 0 });
@@ -139,20 +170,41 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
             };
             setup.output.note(&format!("this is the only time the token is shown; {old}"));
         }
-        TokenCommand::Revoke { id, even_last_admin, why } => {
+        TokenCommand::Revoke { id: None, owner, even_last_admin, why } => {
+            let body = json!({
+                "user": owner.user, "mobile": owner.mobile, "evenLastAdmin": even_last_admin,
+            });
+            let answer = admin.request(&why, "POST", "/tokens/revoke", Some(&body)).await;
+            setup.output.record(&answer.map_err(|failure| last_admin_hint(admin, failure))?);
+            setup.output.note("they stop working within a second");
+        }
+        TokenCommand::Revoke { id: Some(id), even_last_admin, why, .. } => {
             let query = Query::default().with("evenLastAdmin", even_last_admin);
             let place = format!("/tokens/{}{query}", encode(&id));
-            admin.request(&why, "DELETE", &place, None).await.map_err(|failure| {
-                match failure.kind {
-                    ExitStatus::Refused if admin.is_in_process() => failure
-                        .hint("or use --even-last-admin: commands on the server work without an administrator"),
-                    _ => failure,
-                }
-            })?;
+            let revoked = admin.request(&why, "DELETE", &place, None).await;
+            revoked.map_err(|failure| last_admin_hint(admin, failure))?;
             setup.output.note("revoked; it stops working within a second");
         }
     }
     Ok(())
+}
+
+fn last_admin_hint(admin: &AdminClient, failure: Failure) -> Failure {
+    match failure.kind {
+        ExitStatus::Refused if admin.is_in_process() => failure
+            .hint("or use --even-last-admin: commands on the server work without an administrator"),
+        _ => failure,
+    }
+}
+
+/// Whether a listed token is a business user's, valid, and expires soon.
+fn ends_soon(token: &Value) -> bool {
+    let now = OffsetDateTime::now_utc();
+    let end =
+        token["expiresAt"].as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    token["user"].is_string()
+        && token["revokedAt"].is_null()
+        && end.is_some_and(|end| end > now && end <= now + EXPIRY_WARNING)
 }
 
 impl TokenOwnerArgs {

@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     server::{
         Readiness,
+        admin_access::{AdminAccess, Surface},
         connection_limits::ConnectionLimits,
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
@@ -60,6 +61,8 @@ pub(crate) struct Appliance {
     pub(crate) http: SocketAddr,
     /// Address of health and metrics.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Address of the admin API, if it has a listener of its own.
+    pub(crate) admin: Option<SocketAddr>,
     runtime: Runtime,
     readiness: Readiness,
     frontend: TaskGroup,
@@ -223,6 +226,10 @@ impl Appliance {
             Some(address) => Some(bind(address, "metrics.listen").await?),
             None => None,
         };
+        let admin_listener = match config.admin.listen {
+            Some(address) => Some(bind(address, "admin.listen").await?),
+            None => None,
+        };
         let tls = match config.http.tls() {
             Some((cert, key)) => Some(Tls::load(cert, key).map_err(|error| {
                 Failure::new(ExitStatus::Config, error.to_string())
@@ -272,7 +279,21 @@ impl Appliance {
             secret,
         };
         let hub = Hub::new(app.clone(), &options, frontend.stop.clone(), frontend.tracker.clone());
-        let gate = RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies);
+        let surface = if admin_listener.is_some() { Surface::WithoutAdmin } else { Surface::Whole };
+        let access = AdminAccess::new(surface, &config.admin.networks);
+        let gate = RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies, access);
+        let admin = admin_listener.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = admin_listener {
+            let gate = gate.for_admin();
+            let service = move |request, peer| gate.clone().handle(request, peer);
+            let listening = ListenOptions {
+                name: "admin",
+                liveness: LivenessProbe::default(),
+                ..listening.clone()
+            };
+            let stop = frontend.stop.clone();
+            frontend.tracker.spawn(listen::serve(listener, listening, service, stop));
+        }
         let service = move |request, peer| gate.clone().handle(request, peer);
         frontend.tracker.spawn(listen::serve(listener, listening, service, frontend.stop.clone()));
         let probe = RealtimeCheck::new(app.clone(), http, tls.is_some());
@@ -291,6 +312,7 @@ impl Appliance {
             app,
             http,
             metrics,
+            admin,
             runtime,
             readiness,
             frontend,

@@ -70,6 +70,7 @@ pub(crate) fn runtime_settings(config: &Config) -> Result<RuntimeSettings, Failu
         retry: config.retry,
         limits: config.limits.at_most(config.http.max_connections),
         access_token_ttl: config.auth.access_token_ttl,
+        admin_token_ttl: config.auth.admin_token_ttl,
         retention: config.retention,
         mailer: mailer(config)?,
         alert_interval: config.smtp.alert_interval,

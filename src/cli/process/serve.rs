@@ -95,12 +95,17 @@ fn announce(setup: &Setup, appliance: &Appliance) -> StateFile {
     tracing::info!(
         http = %appliance.http,
         metrics = appliance.metrics.map(|address| address.to_string()),
+        admin = appliance.admin.map(|address| address.to_string()),
         data_dir = %setup.data_dir.display(),
         version = env!("CARGO_PKG_VERSION"),
         "ready in {} ms",
         appliance.started_at().elapsed().as_millis()
     );
-    let found =
-        RunningServer { pid: std::process::id(), http: appliance.http, metrics: appliance.metrics };
+    let found = RunningServer {
+        pid: std::process::id(),
+        http: appliance.http,
+        metrics: appliance.metrics,
+        admin: appliance.admin,
+    };
     StateFile::new(setup.data_dir.join("serve.json"), &found)
 }

@@ -14,6 +14,8 @@ pub(crate) struct RunningServer {
     pub(crate) pid: u32,
     pub(crate) http: SocketAddr,
     pub(crate) metrics: Option<SocketAddr>,
+    /// Of the admin API, if it has a listener of its own.
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 /// The server of a data folder, if it runs.

@@ -57,7 +57,7 @@ impl HttpConfig {
     }
 }
 
-fn networks(text: &str) -> Result<Vec<Network>, String> {
+pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
     Network::list(text)
         .map_err(|error| format!("must be addresses or networks separated by commas: {error}"))
 }

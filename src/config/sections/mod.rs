@@ -1,6 +1,7 @@
 //! The sections of the configuration, a file each: `http.listen` is declared in `http`. How a section is
 //! declared is told at [`section!`](section).
 
+mod admin;
 mod auth;
 mod backup;
 mod cache;
@@ -22,6 +23,7 @@ mod smtp;
 mod traces;
 
 pub use self::{
+    admin::AdminConfig,
     auth::AuthConfig,
     backup::BackupConfig,
     cache::CacheConfig,
@@ -70,6 +72,8 @@ sections! {
     data: DataConfig,
     /// `http.*`
     http: HttpConfig,
+    /// `admin.*`
+    admin: AdminConfig,
     /// `metrics.*`
     metrics: MetricsConfig,
     /// `database.*`

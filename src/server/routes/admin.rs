@@ -14,7 +14,7 @@ use crate::server::{
         DeadLetterView, ExplanationView, MessageStoryView, MessageView, WholeConversationView,
         admin::{
             AuditView, BooksView, ConversationOverviewView, DoubtedView, IssuedView, MobileView,
-            RotatedView, TokenView, UserView,
+            RevokedView, RotatedView, TokenView, UserView,
         },
         privacy::ExportRecord,
         stats::{NodeView, StatsView},
@@ -93,6 +93,14 @@ pub(super) fn rows() -> Vec<Route> {
         get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
             .summary("Get a mobile user")
             .gives::<MobileView<'static>>(200),
+        post("/api/v1/admin/mobile-users/{phone}/block", Admin, mobiles::block)
+            .summary("Block a phone: its tokens are refused and its connections closed within a second")
+            .takes::<mobiles::BlockBody>()
+            .gives::<MobileView<'static>>(200),
+        post("/api/v1/admin/mobile-users/{phone}/unblock", Admin, mobiles::unblock)
+            .summary("Unblock a phone")
+            .takes::<mobiles::BlockBody>()
+            .gives::<MobileView<'static>>(200),
         get("/api/v1/admin/mobile-users/{phone}/export", Admin, privacy::export)
             .summary(
                 "Export everything stored about a phone number, one record per line; an export that \
@@ -130,6 +138,13 @@ result or a problem. Continues if the client disconnects",
             .summary("Create an access token; the response is the only place that shows it")
             .takes::<tokens::CreateBody>()
             .gives::<IssuedView>(201),
+        post("/api/v1/admin/tokens/revoke", Admin, tokens::revoke_all)
+            .summary("Revoke all access tokens of a business user or a phone")
+            .takes::<tokens::RevokeBody>()
+            .gives::<RevokedView>(200),
+        get("/api/v1/admin/tokens/{id}", Admin, tokens::show)
+            .summary("Get an access token, without the token itself")
+            .gives::<TokenView<'static>>(200),
         post("/api/v1/admin/tokens/{id}/rotate", Admin, tokens::rotate)
             .summary("Replace an access token, immediately or with an overlap")
             .takes::<tokens::RotateBody>()

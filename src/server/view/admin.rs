@@ -103,6 +103,9 @@ pub struct MobileView<'a> {
     pub(crate) status: &'static str,
     #[serde(with = "crate::server::timestamp")]
     pub(crate) created_at: OffsetDateTime,
+    /// Null if the phone is not blocked.
+    #[serde(with = "crate::server::timestamp::option")]
+    pub(crate) blocked_at: Option<OffsetDateTime>,
 }
 
 impl<'a> From<&'a MobileUser> for MobileView<'a> {
@@ -112,6 +115,7 @@ impl<'a> From<&'a MobileUser> for MobileView<'a> {
             phone: user.phone.as_str(),
             status: user.status.name(),
             created_at: user.created_at,
+            blocked_at: user.blocked_at,
         }
     }
 }
@@ -134,6 +138,16 @@ pub struct TokenView<'a> {
     /// Null if the token was not revoked.
     #[serde(with = "crate::server::timestamp::option")]
     pub(crate) revoked_at: Option<OffsetDateTime>,
+    /// To the minute; null if the token was never used.
+    #[serde(with = "crate::server::timestamp::option")]
+    pub(crate) last_used_at: Option<OffsetDateTime>,
+}
+
+/// How many tokens were revoked.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RevokedTokens)]
+pub struct RevokedView {
+    pub(crate) revoked: u64,
 }
 
 impl<'a> From<&'a TokenInfo> for TokenView<'a> {
@@ -145,6 +159,7 @@ impl<'a> From<&'a TokenInfo> for TokenView<'a> {
             created_at: token.created_at,
             expires_at: token.expires_at,
             revoked_at: token.revoked_at,
+            last_used_at: token.last_used_at,
         }
     }
 }

@@ -23,6 +23,8 @@ pub(in crate::server) enum ExportRecord<'a> {
         status: &'static str,
         #[serde(with = "crate::server::timestamp")]
         created_at: OffsetDateTime,
+        #[serde(with = "crate::server::timestamp::option")]
+        blocked_at: Option<OffsetDateTime>,
     },
     /// The last connection.
     #[serde(rename_all = "camelCase")]
@@ -55,6 +57,8 @@ pub(in crate::server) enum ExportRecord<'a> {
         expires_at: Option<OffsetDateTime>,
         #[serde(with = "crate::server::timestamp::option")]
         revoked_at: Option<OffsetDateTime>,
+        #[serde(with = "crate::server::timestamp::option")]
+        last_used_at: Option<OffsetDateTime>,
     },
     /// With a business.
     Conversation {
@@ -115,6 +119,7 @@ impl<'a> From<&'a MobileUser> for ExportRecord<'a> {
             phone: user.phone.as_str(),
             status: user.status.name(),
             created_at: user.created_at,
+            blocked_at: user.blocked_at,
         }
     }
 }
@@ -153,6 +158,7 @@ impl From<&TokenInfo> for ExportRecord<'_> {
             created_at: token.created_at,
             expires_at: token.expires_at,
             revoked_at: token.revoked_at,
+            last_used_at: token.last_used_at,
         }
     }
 }

@@ -24,6 +24,7 @@ pub fn settings() -> Settings {
             retry: config.retry,
             limits: config.limits,
             access_token_ttl: config.auth.access_token_ttl,
+            admin_token_ttl: config.auth.admin_token_ttl,
             retention: config.retention,
             mailer: Mailer::default(),
             alert_interval: config.smtp.alert_interval,

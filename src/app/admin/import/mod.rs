@@ -198,6 +198,7 @@ impl AdminService {
             .parse()
             .unwrap_or_else(|_| MobileUserId(derived("users", source, OffsetDateTime::UNIX_EPOCH)));
         Ok(MobileUser {
+            blocked_at: None,
             id,
             phone: self.imported_phone(row, "mobilenumber")?,
             status: i16::try_from(status)

@@ -32,6 +32,14 @@ pub(in crate::server) struct AddMobilesBody {
     reason: Option<String>,
 }
 
+#[derive(Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with reason")]
+#[schema(as = MobileBlock)]
+pub(in crate::server) struct BlockBody {
+    /// Reason for the audit log, at most 500 characters.
+    reason: Option<String>,
+}
+
 /// `GET /admin/mobile-users`.
 pub async fn list(context: SharedContext) -> Response {
     answer(
@@ -91,4 +99,29 @@ pub async fn show(phone: String, context: SharedContext) -> Response {
         }
         .await,
     )
+}
+
+/// `POST /admin/mobile-users/{phone}/block`.
+pub async fn block(phone: String, context: SharedContext) -> Response {
+    answer(set_blocked(&phone, &context, true).await)
+}
+
+/// `POST /admin/mobile-users/{phone}/unblock`.
+pub async fn unblock(phone: String, context: SharedContext) -> Response {
+    answer(set_blocked(&phone, &context, false).await)
+}
+
+async fn set_blocked(
+    phone: &str,
+    context: &RequestContext,
+    blocked: bool,
+) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: BlockBody =
+        if context.body.is_empty() { BlockBody::default() } else { context.json()? };
+    let by = because(by, body.reason.as_deref())?;
+    let phone = segment(phone, "mobile user")?;
+    let phone = context.app.identity.parse_stored_phone("phone", &phone)?;
+    let user = context.app.identity.block_mobile(&by, &phone, blocked).await?;
+    Ok(reply::json(StatusCode::OK, &MobileView::from(&user)))
 }

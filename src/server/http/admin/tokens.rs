@@ -13,7 +13,7 @@ use crate::{
     server::{
         context::{RequestContext, SharedContext, cursor},
         reply::{self, Problem, answer},
-        view::admin::{IssuedView, RotatedView, TokenView},
+        view::admin::{IssuedView, RevokedView, RotatedView, TokenView},
     },
 };
 
@@ -25,7 +25,8 @@ pub(in crate::server) struct CreateBody {
     user: Option<String>,
     /// Phone number of a mobile user.
     mobile: Option<String>,
-    /// Lifetime in seconds, or "never"; default: auth.access_token_ttl for a phone, never for a business user.
+    /// Lifetime in seconds, or "never"; default: auth.access_token_ttl for a phone,
+    /// auth.admin_token_ttl for an administrator, never for another business user.
     expires_in: Option<Seconds>,
     /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
@@ -40,6 +41,21 @@ pub(in crate::server) struct RotateBody {
     overlap: f64,
     /// Lifetime of the new token in seconds, or "never"; default: the old token's lifetime.
     expires_in: Option<Seconds>,
+    /// Reason for the audit log, at most 500 characters.
+    reason: Option<String>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object with user or mobile")]
+#[schema(as = TokenRevocation)]
+pub(in crate::server) struct RevokeBody {
+    /// Id or name of a business user; this or `mobile` is required.
+    user: Option<String>,
+    /// Phone number of a mobile user.
+    mobile: Option<String>,
+    /// Revoke them even if nobody could use the admin API afterwards.
+    #[serde(default)]
+    even_last_admin: bool,
     /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
 }
@@ -65,6 +81,36 @@ pub async fn list(context: SharedContext) -> Response {
         }
         .await,
     )
+}
+
+/// `GET /admin/tokens/{id}`.
+pub async fn show(id: String, context: SharedContext) -> Response {
+    answer(
+        async {
+            let by = context.administrator()?;
+            let token = context.app.identity.show_token(&by, parse_id(&id)?).await?;
+            Ok(reply::json(StatusCode::OK, &TokenView::from(&token)))
+        }
+        .await,
+    )
+}
+
+/// `POST /admin/tokens/revoke`.
+pub async fn revoke_all(context: SharedContext) -> Response {
+    answer(try_revoke_all(&context).await)
+}
+
+async fn try_revoke_all(context: &RequestContext) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: RevokeBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    let (user, mobile) = (body.user.as_deref(), body.mobile.as_deref());
+    let Some(owner) = context.app.identity.token_owner(user, mobile, false).await? else {
+        let message = "set user or mobile";
+        return Err(Problem::field("user", "required", message));
+    };
+    let revoked = context.app.identity.revoke_tokens_of(&by, &owner, body.even_last_admin).await?;
+    Ok(reply::json(StatusCode::OK, &RevokedView { revoked }))
 }
 
 /// `POST /admin/tokens`.
