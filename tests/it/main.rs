@@ -10,6 +10,7 @@
 mod access;
 mod access_changes;
 mod admin_api;
+mod administration;
 mod api;
 mod attack;
 mod audit_log;

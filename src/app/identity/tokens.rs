@@ -234,6 +234,16 @@ impl IdentityService {
         Ok(found)
     }
 
+    /// How many valid tokens of administrators end within a time, and how many never end.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn count_ending_admin_tokens(&self, within: Duration) -> Result<(i64, i64), Error> {
+        let now = self.core.clock().now();
+        let client = self.core.store().client().await?;
+        Ok(tokens::admin_ends(&client, now, now + within).await?)
+    }
+
     /// A token, to be shown; never the token itself.
     ///
     /// # Errors

@@ -217,6 +217,9 @@ impl TokenOwnerArgs {
             (ExitStatus::Refused, Some(name), _) => {
                 failure.hint(format!("re-enable it: esh3ar user set {name} --enable"))
             }
+            (ExitStatus::Refused, None, Some(number)) if failure.what.contains("is blocked") => {
+                failure.hint(format!("unblock it: esh3ar mobile unblock {number}"))
+            }
             (ExitStatus::NotFound | ExitStatus::Refused, None, Some(number)) => {
                 failure.hint(format!("run: esh3ar mobile add {number} --verified"))
             }

@@ -29,6 +29,8 @@ const MIN_POSTGRES_VERSION: i32 = 14;
 const CLOCK_SKEW_WARNING: Duration = Duration::from_millis(500);
 /// A daily backup may take some time; the packaged timer makes one every hour.
 const MAX_BACKUP_AGE: Duration = Duration::from_secs(26 * 3600);
+/// Tokens of administrators that expire within this time are pointed out.
+const TOKEN_EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
 /// These take a few seconds.
 const MAX_NUMBERS_CHECKED: usize = 200_000;
 /// Above this, retries and expiries are wrong.
@@ -59,6 +61,7 @@ pub(super) async fn check(setup: &Setup, checks: &mut Vec<Check>) {
         newest_row(&opened.store, checks).await;
         leftover_restores(setup, &opened, checks).await;
         backups(setup, &opened.store, checks).await;
+        admin_tokens(setup, &opened.store, checks).await;
         numbers(setup, &opened.store, checks).await;
         recent_health(setup, &opened.store, checks).await;
     }
@@ -259,6 +262,33 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
         warn("backup", text, remedy)
     } else {
         ok("backup", text)
+    });
+}
+
+/// Tokens of administrators that end soon, or never.
+async fn admin_tokens(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
+    let mut counts = None;
+    let asked = database::with_app(setup, store, async |app| {
+        counts = Some(app.identity.count_ending_admin_tokens(TOKEN_EXPIRY_WARNING).await?);
+        Ok(())
+    });
+    if let Err(failure) = asked.await {
+        checks.push(fail("admin tokens", failure.what, failure.hint.unwrap_or_default()));
+        return;
+    }
+    // None with an older schema.
+    let Some(counts) = counts else { return };
+    let days = TOKEN_EXPIRY_WARNING.as_secs() / (24 * 3600);
+    checks.push(match counts {
+        (0, 0) => ok("admin tokens", format!("none expires within {days} days, and all expire")),
+        (0, endless) => {
+            let remedy = "esh3ar token list; replace each: esh3ar token rotate ID --expires 90d";
+            warn("admin tokens", format!("{endless} never expire"), remedy)
+        }
+        (soon, _) => {
+            let remedy = "esh3ar token list; replace each: esh3ar token rotate ID";
+            warn("admin tokens", format!("{soon} expire within {days} days"), remedy)
+        }
     });
 }
 
