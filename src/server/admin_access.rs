@@ -13,7 +13,7 @@ use super::{
 use crate::{
     app::{
         App, Caller,
-        identity::refusals::{Refusal, RefusedCall},
+        identity::refusals::{RefusalReason, RefusedCall},
     },
     domain::network::Network,
 };
@@ -87,11 +87,11 @@ impl AdminAccess {
     ) -> Result<(), Problem> {
         let is_admin = call.route.who == Who::Admin;
         let (refusal, problem) = match principal.admit(call.route.who) {
-            Err(problem) => (Refusal::Forbidden, problem),
+            Err(problem) => (RefusalReason::Forbidden, problem),
             Ok(()) if is_admin && !self.admits(call.peer) => {
                 let text = "the admin API may not be called from this address";
                 let problem = Problem::new(StatusCode::FORBIDDEN, "network_not_allowed", text);
-                (Refusal::Network, problem)
+                (RefusalReason::Network, problem)
             }
             Ok(()) => return Ok(()),
         };
@@ -113,7 +113,7 @@ pub struct AdminCall<'a> {
 
 impl AdminCall<'_> {
     /// Records that it was refused, if it is one of the admin API.
-    pub async fn refused(&self, app: &App, caller: &Caller, refusal: Refusal) {
+    pub async fn refused(&self, app: &App, caller: &Caller, refusal: RefusalReason) {
         if self.route.who != Who::Admin {
             return;
         }

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::app::{
     App, Error,
-    identity::{auth::TokenCheck, refusals::Refusal},
+    identity::{auth::TokenCheck, refusals::RefusalReason},
 };
 
 const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -241,7 +241,7 @@ impl RequestPipeline {
                     {
                         let (method, headers) = (&parts.method, &parts.headers);
                         let call = AdminCall { route, method, headers, peer };
-                        call.refused(&self.app, &caller, Refusal::Ended).await;
+                        call.refused(&self.app, &caller, RefusalReason::Ended).await;
                         return Err(Error::Unauthenticated.into());
                     }
                     _ => return Err(Error::Unauthenticated.into()),

@@ -9,7 +9,11 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
-use super::{IdentityService, look_ups::LookUps, token_form};
+use super::{
+    IdentityService,
+    look_ups::{Hash, LookUps},
+    token_form,
+};
 use crate::app::{Caller, Error, identity::access::Identity};
 use crate::{
     domain::{BoundedMap, Party, Permissions, TokenId, UserId, WhenFull},
@@ -23,8 +27,6 @@ const LOOK_UP_TTL: Duration = Duration::from_secs(1);
 const MAX_LOOK_UPS: usize = 50_000;
 /// No token of ours is longer; what is longer is not even hashed.
 const MAX_TOKEN_LEN: usize = 200;
-
-pub(super) type Hash = [u8; 32];
 
 /// Look-ups of the last second: a sender of a thousand messages a second is looked up once.
 pub(super) struct KnownTokens {

@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::auth::Hash;
 use crate::domain::{BoundedMap, WhenFull};
+
+/// A token as it is stored.
+pub(super) type Hash = [u8; 32];
 
 /// Look-ups in vain of an address at once; see also [`LookUps::PER_SECOND`].
 const BURST: f64 = 50.0;

@@ -24,7 +24,7 @@ const MAX_KEYS: usize = 10_000;
 
 /// Why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalReason {
     /// The caller is no administrator.
     Forbidden,
     /// Its address may not call the admin API.
@@ -33,13 +33,13 @@ pub enum Refusal {
     Ended,
 }
 
-impl Refusal {
+impl RefusalReason {
     /// The stable name, in the audit log and in the metric.
     pub const fn name(self) -> &'static str {
         match self {
-            Refusal::Forbidden => "forbidden",
-            Refusal::Network => "network_not_allowed",
-            Refusal::Ended => "token_ended",
+            RefusalReason::Forbidden => "forbidden",
+            RefusalReason::Network => "network_not_allowed",
+            RefusalReason::Ended => "token_ended",
         }
     }
 }
@@ -48,7 +48,7 @@ impl Refusal {
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedCall<'a> {
     pub caller: &'a Caller,
-    pub refusal: Refusal,
+    pub refusal: RefusalReason,
     /// Method and path of the row, without what the client wrote in it.
     pub method: &'a str,
     pub route: &'static str,

@@ -281,11 +281,12 @@ impl IdentityService {
         };
         let administers = user
             .filter(|user| user.permissions.has(Permission::Admin) && user.disabled_at.is_none());
+        // Tokens are locked before the administrators, as when one is revoked.
+        let revoked = tokens::revoke_all(&transaction, owner, now).await?;
         let last = match &administers {
             Some(user) => !accounts::has_other_administrator(&transaction, user.id, now).await?,
             None => false,
         };
-        let revoked = tokens::revoke_all(&transaction, owner, now).await?;
         // Without a valid one nothing is lost.
         if last && revoked > 0 {
             entry = entry.with("lastAdmin", true);

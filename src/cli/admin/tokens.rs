@@ -6,6 +6,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{audit_reason::AuditReason, query::Query, transport::AdminClient};
 use crate::{
+    app::Clock,
     cli::{
         io::{
             answer::columns,
@@ -145,8 +146,8 @@ async fn act(setup: &Setup, admin: &AdminClient, command: TokenCommand) -> Resul
             if ending > 0 {
                 let days = EXPIRY_WARNING.whole_days();
                 setup.output.note(&format!(
-                    "{ending} tokens of business users expire within {days} days; replace one with: \
-                     esh3ar token rotate ID"
+                    "tokens of business users that expire within {days} days: {ending}; replace one \
+                     with: esh3ar token rotate ID"
                 ));
             }
         }
@@ -199,7 +200,7 @@ fn last_admin_hint(admin: &AdminClient, failure: Failure) -> Failure {
 
 /// Whether a listed token is a business user's, valid, and expires soon.
 fn ends_soon(token: &Value) -> bool {
-    let now = OffsetDateTime::now_utc();
+    let now = Clock::System.now();
     let end =
         token["expiresAt"].as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     token["user"].is_string()

@@ -33,6 +33,7 @@ use crate::{
         spec::{CommandFuture, Runnable, Scope, Spec},
     },
     domain::{Party, Permission, Permissions},
+    server::timestamp,
     store::accounts::BusinessUser,
 };
 pub(crate) use arguments::InitArgs;
@@ -172,6 +173,10 @@ async fn administrator(
         return Ok((admin.name, None));
     }
     let issued = app.identity.issue_token(&by, &owner, Lifetime::Usual).await?;
+    if let Some(end) = issued.expires_at {
+        let end = timestamp::text(end);
+        setup.output.note(&format!("the token expires at {end}; before that: esh3ar token rotate"));
+    }
     Ok((admin.name, Some(issued.token)))
 }
 

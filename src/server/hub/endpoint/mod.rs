@@ -150,7 +150,11 @@ impl Hub {
         let token =
             authorization::bearer(request.headers()).or_else(|| parameter(query, "access_token"));
         let caller = match token {
-            None => Err(Error::Unauthenticated),
+            None => {
+                metrics::counter!("esh3ar_refused_tokens_total", "reason" => "missing")
+                    .increment(1);
+                Err(Error::Unauthenticated)
+            }
             Some(shown) => self.inner.app.identity.authenticate(shown, peer::block(peer)).await,
         };
         let caller = match caller {
