@@ -256,6 +256,10 @@ async fn forget(
             .hint("run: esh3ar secrets status")
     })?;
     let keys = require(setup)?;
+    if !keys.ring().ids().any(|known| known == id) {
+        return Err(Failure::new(ExitStatus::NotFound, format!("the key file has no key {id}"))
+            .hint("run: esh3ar secrets status"));
+    }
     let client = opened.store.client().await?;
     let secrets = sealed_secrets::status(&client, Some(&keys.ring())).await?;
     let needed = secrets.iter().filter(|secret| secret.key == Some(id)).count();
