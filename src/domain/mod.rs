@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 pub mod audit;
+pub mod audit_chain;
 pub mod backpressure;
 pub mod bounded_map;
 pub mod breaker;

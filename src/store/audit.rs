@@ -23,18 +23,28 @@ use crate::domain::{
 statements! {
     // Repeating a commit whose outcome was unknown must not duplicate entries.
     INSERT = "
-        WITH fresh AS (
+        WITH salted AS MATERIALIZED (
+            SELECT p.phone, p.entry_id, gen_random_uuid() AS salt
+            FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)),
+        hashes AS MATERIALIZED (
+            SELECT entry_id, sha256(uuid_send(salt) || convert_to(phone, 'UTF8')) AS hash FROM salted),
+        digests AS MATERIALIZED (
+            SELECT entry_id, sha256(string_agg(hash, ''::bytea ORDER BY hash)) AS digest
+            FROM hashes GROUP BY entry_id),
+        fresh AS (
             INSERT INTO audit_log (id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
                                    subject_id, subject_phone, reason, request_id, details, outcome,
-                                   peer)
-            SELECT * FROM unnest(
+                                   peer, phones_digest)
+            SELECT e.*, coalesce(d.digest, sha256(''::bytea)) FROM unnest(
                 $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
                 $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[],
-                $17::inet[])
+                $17::inet[]) AS e(id, at, actor_kind, actor, actor_name, token_id, action, subject_kind,
+                                  subject_id, subject_phone, reason, request_id, details, outcome, peer)
+            LEFT JOIN digests d ON d.entry_id = e.id
+            ORDER BY e.id
             ON CONFLICT (id) DO NOTHING RETURNING id)
-        INSERT INTO audit_log_phones (phone, entry_id)
-        SELECT p.phone, p.entry_id FROM unnest($15::text[], $16::uuid[]) AS p(phone, entry_id)
-        JOIN fresh ON fresh.id = p.entry_id";
+        INSERT INTO audit_log_phones (phone, entry_id, salt)
+        SELECT s.phone, s.entry_id, s.salt FROM salted s JOIN fresh ON fresh.id = s.entry_id";
     HAS_BACKUP_OF_KEY: once = "
         SELECT EXISTS (SELECT FROM audit_log WHERE action = 'backup.create' AND outcome = 'done'
                        AND details ->> 'key' = $1) AS is_there";

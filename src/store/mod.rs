@@ -7,6 +7,7 @@
 pub mod access_changes;
 pub mod accounts;
 pub mod audit;
+pub mod audit_chain;
 pub mod backup;
 pub mod chat;
 pub mod client;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::{
-    access_changes, accounts, audit, backup,
+    access_changes, accounts, audit, audit_chain, backup,
     chat::{self, deduplication},
     conversations, dead_letter_digest, dead_letters, deleted, embedded, erasure, idempotency,
     import, jobs, message_status,
@@ -92,6 +92,7 @@ pub fn all() -> Vec<Statement> {
         access_changes::LIST,
         accounts::LIST,
         audit::LIST,
+        audit_chain::LIST,
         backup::LIST,
         backup::catalog::LIST,
         backup::filler::LIST,

@@ -7,12 +7,14 @@ use crate::{
     app::{By, Error, audit_log::Listing},
     domain::{
         audit::{AuditAction, AuditOutcome},
+        audit_chain::{ChainHead, ChainReport},
         text::excerpt,
     },
     secrets::KeyId,
     store::{
         StatementGroup,
         audit::{self, AuditFilter, AuditRecord},
+        audit_chain,
     },
 };
 
@@ -132,6 +134,23 @@ impl AdminService {
         self.core
             .record(self.core.entry(by, AuditAction::BackupRestore).with("of", of.to_string()))
             .await
+    }
+
+    /// The newest entry of the audit log's chain, to be kept elsewhere.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn audit_head(&self) -> Result<ChainHead, Error> {
+        Ok(audit_chain::head(&self.core.store().client().await?).await?)
+    }
+
+    /// Verifies the audit log's chain, and that it contains a head that was kept elsewhere.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn verify_audit_log(&self, known: Option<&ChainHead>) -> Result<ChainReport, Error> {
+        let before = self.core.clock().now() - self.core.runtime_settings().retention.audit_log;
+        Ok(audit_chain::verify(self.core.store(), before, known).await?)
     }
 
     /// Deletes entries that were kept long enough. Returns whether there may be more.

@@ -1,9 +1,10 @@
-//! `audit`: reconciles deliveries, and reads the audit log.
+//! `audit`: reconciles deliveries, reads the audit log, and verifies it.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
+    audit_chain,
     audit_reason::AuditReason,
     query::{self, Query},
     transport::AdminClient,
@@ -16,7 +17,7 @@ use crate::{
         },
         privilege::OpenFiles,
         setup::Setup,
-        spec::{CommandFuture, Runnable, Spec},
+        spec::{CommandFuture, Runnable, Scope, Spec},
     },
     server::view::admin::{AuditView, BooksView, DayView, DiscrepancyView},
 };
@@ -36,6 +37,14 @@ pub(crate) enum AuditCommand {
         #[command(flatten)]
         why: AuditReason,
     },
+    /// Check that no entry of the audit log was altered, deleted or reordered
+    Verify {
+        /// What audit head printed before as JSON, or a file with it: the log must still contain that entry
+        #[arg(long, value_name = "FILE|JSON")]
+        head: Option<String>,
+    },
+    /// Print the newest entry's number and hash, to keep outside this machine for audit verify
+    Head,
 }
 
 #[derive(Debug, Args)]
@@ -62,7 +71,12 @@ pub(crate) struct AuditFilterArgs {
 
 impl Runnable for AuditCommand {
     fn spec(&self) -> Spec {
-        Spec::ADMIN_READ
+        match self {
+            AuditCommand::Delivery { .. } | AuditCommand::Access { .. } => Spec::ADMIN_READ,
+            AuditCommand::Verify { .. } | AuditCommand::Head => {
+                Spec { scope: Scope::THIS_MACHINE_READS, ..Spec::ADMIN_READ }
+            }
+        }
     }
 
     fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
@@ -77,16 +91,19 @@ const ENTRIES: &[&str] = columns!(AuditView<'_>:
     at, actor, action, subject, phone, phones, reason, outcome);
 
 async fn run(setup: &Setup, command: AuditCommand) -> Result<(), Failure> {
-    let admin = AdminClient::open(setup).await?;
-    let result = match command {
-        AuditCommand::Delivery { since } => delivery(&admin, &since).await.map(Some),
-        AuditCommand::Access { which, why } => {
-            access(setup, &admin, which, &why).await.map(|()| None)
+    match command {
+        AuditCommand::Delivery { since } => {
+            let admin = AdminClient::open(setup).await?;
+            let books = delivery(&admin, &since).await;
+            report(setup, &admin.close(books).await?)
         }
-    };
-    match admin.close(result).await? {
-        Some(books) => report(setup, &books),
-        None => Ok(()),
+        AuditCommand::Access { which, why } => {
+            let admin = AdminClient::open(setup).await?;
+            let shown = access(setup, &admin, which, &why).await;
+            admin.close(shown).await
+        }
+        AuditCommand::Verify { head } => audit_chain::verify(setup, head.as_deref()).await,
+        AuditCommand::Head => audit_chain::head(setup).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The administrator's commands: what they ask of the admin API, in this process or of a server elsewhere.
 
 pub(crate) mod audit;
+mod audit_chain;
 mod audit_reason;
 pub(crate) mod backup;
 pub(crate) mod bench;
