@@ -31,7 +31,7 @@ pub(super) fn dispatch(
     output: Output,
     command_line: fn() -> clap::Command,
 ) -> Result<ExitCode, Failure> {
-    let remote = remote(spec, global)?;
+    let remote = remote(spec, global, &output)?;
     let (config_loader, sources) = read(&*command, spec, global, &remote, &output)?;
     let file = sources.file.clone();
     let loaded = addresses::load(sources);
@@ -55,11 +55,13 @@ pub(super) fn dispatch(
 }
 
 /// The server to administer, if it is not this machine's.
-fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
+fn remote(spec: &Spec, global: &GlobalArgs, output: &Output) -> Result<RemoteArgs, Failure> {
     let mut remote = global.remote.clone();
     let exported = || std::env::var("ESH3AR_URL").ok().filter(|url| !url.is_empty());
     match spec.scope {
-        Scope::OwnOption => Ok(RemoteArgs::default()),
+        Scope::OwnOption => {
+            Ok(RemoteArgs { token: remote.read_token_file(output)?, ..RemoteArgs::default() })
+        }
         Scope::ThisMachine { what, hint, .. } if remote.url.is_some() => {
             Err(Failure::new(ExitStatus::Usage, what).hint(hint))
         }
@@ -79,6 +81,9 @@ fn remote(spec: &Spec, global: &GlobalArgs) -> Result<RemoteArgs, Failure> {
         Scope::AdminApi => {
             if remote.url.is_none() && global.data_dir.is_none() {
                 remote.url = exported();
+            }
+            if remote.url.is_some() {
+                remote.token = remote.read_token_file(output)?;
             }
             Ok(remote)
         }
@@ -194,7 +199,8 @@ fn drop_root(
     if let Some(path) = created {
         privilege::give_file(path, &setup.data_dir)?;
     }
-    privilege::drop_root(&setup.data_dir, open_files, setup.config_loader.file.as_deref())
+    let config = setup.config_loader.file.as_deref();
+    privilege::drop_root(&setup.data_dir, open_files, config, setup.remote.token.as_deref())
 }
 
 /// Continues as the service's user; what only root may do in root's folders is done after that.

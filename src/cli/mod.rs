@@ -5,13 +5,14 @@ mod config_loader;
 mod dispatch;
 mod global_args;
 mod io;
+mod operator_name;
 mod privilege;
 mod process;
 mod remote;
 mod setup;
 mod spec;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -21,7 +22,7 @@ use admin::{
 };
 use global_args::GlobalArgs;
 use io::{
-    exit::ExitStatus,
+    exit::{self, ExitStatus},
     output::{self, Output},
 };
 use process::{configuration, demo, doctor, init, listen, manual, migrate, reload, serve, worker};
@@ -141,11 +142,18 @@ impl Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    privilege::forbid_dumps();
     privilege::die_with_parent();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            let _ = error.print();
+            // It quotes arguments, which may come from anywhere.
+            let text = error.render().to_string();
+            if text == exit::sanitized(&text) {
+                let _ = error.print();
+            } else {
+                let _ = write!(std::io::stderr().lock(), "{}", exit::sanitized(&text));
+            }
             return ExitCode::from(ExitStatus::Usage as u8);
         }
         // Help, or the version.

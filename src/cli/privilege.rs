@@ -7,7 +7,7 @@ use std::{
     os::{
         fd::{AsFd as _, IntoRawFd as _, OwnedFd},
         unix::{
-            fs::{MetadataExt as _, PermissionsExt as _, chown, fchown},
+            fs::{MetadataExt as _, fchown},
             process::CommandExt as _,
         },
     },
@@ -18,42 +18,32 @@ use std::{
 use nix::{
     sys::{
         memfd::{MFdFlags, memfd_create},
-        prctl::set_pdeathsig,
+        prctl::{set_dumpable, set_pdeathsig},
         resource::{Resource, getrlimit, setrlimit},
         signal::{Signal, raise},
     },
-    unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid, getuid},
+    unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid},
 };
 
 use zeroize::Zeroizing;
 
-use crate::cli::io::{
-    exit::{ExitStatus, Failure},
-    private_file,
+use crate::cli::{
+    io::{
+        exit::{ExitStatus, Failure},
+        folder_path, private_file,
+    },
+    operator_name,
 };
 
-/// The user to become instead of root: the first of these that exists.
-const SERVICE_USERS: [&str; 3] = ["esh3ar", "postgres", "nobody"];
+/// The user to become instead of root. No other: `postgres` and `nobody` run other programs, which could read
+/// the data.
+const SERVICE_USER: &str = "esh3ar";
 /// Tells the command that continues as another user that its standard output is the file that it was to open.
 const OUTPUT_IS_FILE_VAR: &str = "ESH3AR_OUTPUT_IS_FILE";
 
-/// Who started a command that continues as another user.
-const OPERATOR_VAR: &str = "ESH3AR_OPERATOR";
-
-/// The user who runs this command: before `sudo`, and before root became the owner of the data. For the
-/// audit log; a user who can open the database could forge it.
-pub(crate) fn operator() -> String {
-    let given = |name: &str| env::var(name).ok().filter(|name| !name.is_empty());
-    let own = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
-    given(OPERATOR_VAR)
-        .or_else(|| given("SUDO_USER"))
-        .or_else(own)
-        .unwrap_or_else(|| format!("uid {}", getuid()))
-}
-
 /// Whether this process runs as the service's user, or continues a process of root's.
 pub(crate) fn is_service() -> bool {
-    env::var_os(OPERATOR_VAR).is_some() || user_name() == SERVICE_USERS[0]
+    operator_name::inherited().is_some() || user_name() == SERVICE_USER
 }
 
 pub(crate) fn user_name() -> String {
@@ -72,6 +62,14 @@ const CONFIG_PATH_VAR: &str = "ESH3AR_CARRIED_CONFIG";
 /// The configuration file that root chose or wrote before it became this user.
 pub(crate) fn inherited_config() -> Option<PathBuf> {
     env::var_os(CONFIG_PATH_VAR).map(PathBuf::from)
+}
+
+/// Has the token that root read from the file of `--token-file`.
+const TOKEN_VAR: &str = "ESH3AR_CARRIED_TOKEN";
+
+/// The token that root read before it became this user.
+pub(crate) fn inherited_token() -> Option<String> {
+    env::var(TOKEN_VAR).ok().filter(|_| operator_name::inherited().is_some())
 }
 
 /// Whether the file that this command is to write was opened by root, as its standard output.
@@ -215,18 +213,19 @@ pub(crate) enum Continuation {
 
 /// When root: creates the data folder, gives it to the service's user and prepares this same command as
 /// that user, with its output and input going to the files if there are any: what root opened is not the
-/// user's to open. `config` is the configuration file.
+/// user's to open. `config` is the configuration file, and `token` what
+/// root read from a file of tokens.
 pub(crate) fn drop_root(
     data_dir: &Path,
     given: OpenFiles,
     config: Option<&Path>,
+    token: Option<&str>,
 ) -> Result<Continuation, Failure> {
     if !geteuid().is_root() {
         return Ok(Continuation::InProcess(given));
     }
     let user = user_of(data_dir)?;
-    give_folder(data_dir, &user)?;
-    let data_dir = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
+    let data_dir = folder_path::give(data_dir, &user)?;
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| "esh3ar".into());
     // Through /proc: the binary's own folder may be closed to the user.
@@ -247,14 +246,20 @@ pub(crate) fn drop_root(
     if let Some(config) = config {
         command.env(CONFIG_PATH_VAR, config);
     }
+    if let Some(token) = token {
+        // Only root and this user can read a process's environment.
+        command.env(TOKEN_VAR, token);
+    }
     command
         .arg0(name)
         .args(arguments)
         .env("ESH3AR__DATA_DIR", &data_dir)
-        .env(OPERATOR_VAR, operator())
         .env("HOME", &data_dir)
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw());
+    operator_name::hand_over(&mut command).map_err(|error| {
+        Failure::new(ExitStatus::Failed, format!("cannot switch to another user: {error}"))
+    })?;
     Ok(Continuation::AsUser(Box::new(command)))
 }
 
@@ -296,74 +301,26 @@ pub(crate) fn user_of(data_dir: &Path) -> Result<User, Failure> {
     let owner = fs::metadata(data_dir).ok().map(|metadata| metadata.uid()).filter(|uid| *uid != 0);
     let user = match owner {
         Some(uid) => User::from_uid(Uid::from_raw(uid)).ok().flatten(),
-        None => SERVICE_USERS.iter().find_map(|name| User::from_name(name).ok().flatten()),
+        None => User::from_name(SERVICE_USER).ok().flatten(),
     };
     user.ok_or_else(|| {
-        Failure::new(ExitStatus::Config, "no user to run as instead of root")
-            .hint("create one: adduser --system --group esh3ar")
+        Failure::new(ExitStatus::Config, "there is no user esh3ar to run as instead of root").hint(
+            "create it: adduser --system --group esh3ar, or start esh3ar as another user than root",
+        )
     })
-}
-
-fn unusable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(ExitStatus::Config, format!("{}: {error}", path.display()))
-        .hint("choose another --data-dir")
-}
-
-fn give_folder(data_dir: &Path, user: &User) -> Result<(), Failure> {
-    // Before anything is created: a failure should leave nothing behind.
-    let wanted = std::path::absolute(data_dir).map_err(|error| unusable(data_dir, &error))?;
-    if let Some(place) = wanted.ancestors().skip(1).find(|folder| folder.is_dir()) {
-        let place = place.canonicalize().map_err(|error| unusable(place, &error))?;
-        for ancestor in place.ancestors() {
-            open_for_search(ancestor, user)?;
-        }
-    }
-    fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
-    let path = data_dir.canonicalize().map_err(|error| unusable(data_dir, &error))?;
-    for made in path.ancestors().skip(1) {
-        // Folders that were just created follow root's umask.
-        open_for_search(made, user)?;
-    }
-    let metadata = fs::metadata(&path).map_err(|error| unusable(&path, &error))?;
-    if metadata.uid() == 0 {
-        let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
-        if !empty {
-            let what = format!("{} belongs to root and is not empty", path.display());
-            let hint = "choose a --data-dir that only esh3ar uses";
-            return Err(Failure::new(ExitStatus::Config, what).hint(hint));
-        }
-        chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
-            .map_err(|error| unusable(&path, &error))?;
-    }
-    Ok(())
-}
-
-/// Postgres needs search permission on every parent folder. Root's temporary folders are
-/// closed by default; search permission does not reveal their contents.
-fn open_for_search(folder: &Path, user: &User) -> Result<(), Failure> {
-    let metadata = fs::metadata(folder).map_err(|error| unusable(folder, &error))?;
-    let mode = metadata.permissions().mode();
-    let passable = mode & 0o001 != 0
-        || (metadata.uid() == user.uid.as_raw() && mode & 0o100 != 0)
-        || (metadata.gid() == user.gid.as_raw() && mode & 0o010 != 0);
-    if passable {
-        return Ok(());
-    }
-    let home = User::from_uid(Uid::from_raw(0)).ok().flatten().map(|root| root.dir);
-    if metadata.uid() != 0 || home.is_some_and(|home| home == folder) {
-        let what = format!("user {} cannot access {}", user.name, folder.display());
-        return Err(Failure::new(ExitStatus::Config, what)
-            .hint("choose a --data-dir elsewhere, such as /var/lib/esh3ar"));
-    }
-    tracing::warn!(folder = %folder.display(), "adding search permission (o+x) to a folder");
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o001))
-        .map_err(|error| unusable(folder, &error))
 }
 
 pub(crate) fn host() -> String {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Keeps the memory of this process, which contains tokens and keys, out of core files, and closed to other
+/// processes of the same user. Programs that it runs, such as Postgres, are not changed.
+pub(crate) fn forbid_dumps() {
+    // Neither can fail for the calling process, except where a filter of system calls refuses the second.
+    let _ = set_dumpable(false);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// Raises the limit of open files to the hard limit, and returns it.

@@ -1,11 +1,22 @@
 //! Options that name a server elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read as _,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
 use crate::{
-    cli::io::exit::{ExitStatus, Failure},
+    cli::{
+        io::{
+            exit::{ExitStatus, Failure},
+            output::Output,
+        },
+        privilege,
+    },
     client::ApiClient,
     config,
 };
@@ -16,12 +27,16 @@ pub(crate) struct RemoteArgs {
     /// [env: ESH3AR_URL]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// File with an administrator's token for --url [env: ESH3AR_TOKEN, the token itself]
+    /// File with the token for --url, listen or chat; - for standard input [env: ESH3AR_TOKEN, the token
+    /// itself]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Also trust the certificates in this PEM file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// The content of the file.
+    #[arg(skip)]
+    pub(super) token: Option<String>,
 }
 
 impl RemoteArgs {
@@ -49,11 +64,41 @@ impl RemoteArgs {
         )
     }
 
-    fn token(&self) -> Result<String, Failure> {
-        let token = match &self.token_file {
-            Some(path) => read_text(path, config::MAX_SECRET_LEN)?,
-            None => std::env::var("ESH3AR_TOKEN").unwrap_or_default(),
+    /// The token in the file of `--token-file`, if there is one.
+    pub(super) fn read_token_file(&self, output: &Output) -> Result<Option<String>, Failure> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        if let Some(token) = privilege::inherited_token() {
+            return Ok(Some(token));
+        }
+        let text = if path == Path::new("-") {
+            read_line_of_input()?
+        } else {
+            let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
+            if mode & 0o077 != 0 {
+                let path = path.display();
+                output.note(&format!("others can read {path}; run: chmod 600 {path}"));
+            }
+            read_text(path, config::MAX_SECRET_LEN)?
         };
+        Ok(Some(text.trim().to_owned()))
+    }
+
+    /// The token of `listen` and `chat`: from `--token`, which warns, from `--token-file`, or from
+    /// `ESH3AR_TOKEN`.
+    pub(super) fn session_token(&self, argument: Option<&str>, output: &Output) -> Option<String> {
+        if argument.is_some() {
+            output.note(
+                "--token is visible in the list of processes; use --token-file or ESH3AR_TOKEN",
+            );
+        }
+        let exported = || std::env::var("ESH3AR_TOKEN").ok();
+        let token = argument.map(str::to_owned).or_else(|| self.token.clone()).or_else(exported);
+        token.filter(|token| !token.is_empty())
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        let exported = || std::env::var("ESH3AR_TOKEN").unwrap_or_default();
+        let token = self.token.clone().unwrap_or_else(exported);
         let token = token.trim();
         if token.is_empty() || token.contains(|c: char| c.is_control() || c.is_whitespace()) {
             return Err(Failure::new(ExitStatus::Usage, "--url needs an administrator's token")
@@ -61,6 +106,23 @@ impl RemoteArgs {
         }
         Ok(token.to_owned())
     }
+}
+
+/// The first line of standard input, byte by byte: the rest is the command's.
+fn read_line_of_input() -> Result<String, Failure> {
+    let failed = |what: String| Failure::new(ExitStatus::Config, what);
+    let input = std::io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let mut input = input.map_err(|error| failed(format!("standard input: {error}")))?;
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() as u64 <= config::MAX_SECRET_LEN {
+        match input.read(&mut byte) {
+            Ok(1) if byte != *b"\n" => line.extend_from_slice(&byte),
+            Ok(_) => break,
+            Err(error) => return Err(failed(format!("standard input: {error}"))),
+        }
+    }
+    String::from_utf8(line).map_err(|_| failed("standard input is not text".to_owned()))
 }
 
 fn read_text(path: &Path, most: u64) -> Result<String, Failure> {

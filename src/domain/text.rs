@@ -36,6 +36,14 @@ pub const fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// Whether a character misleads on a terminal: it changes the direction of the text around it, ends a line
+/// where none ends, or has no width, so that two texts that differ by it look the same.
+pub const fn is_misleading(c: char) -> bool {
+    is_bidi_control(c)
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}' | '\u{2029}'
+            | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
 /// Whether a character is invisible: two texts that differ by it look the same. Unicode's
 /// Default_Ignorable_Code_Point, annotation marks, and the blank Braille pattern.
 const fn is_invisible(c: char) -> bool {
@@ -210,5 +218,16 @@ mod tests {
         assert!(turning.contains(&'\u{202e}') && turning.contains(&'\u{2067}'));
         // The marks only settle the direction of what has none of its own.
         assert!(!is_bidi_control('\u{200f}'));
+    }
+
+    #[test]
+    fn no_mark_and_nothing_without_width_reaches_a_terminal() {
+        for c in ['\u{202e}', '\u{2066}', '\u{200e}', '\u{200f}', '\u{61c}', '\u{200b}', '\u{200d}']
+            .into_iter()
+            .chain(['\u{2028}', '\u{2060}', '\u{feff}'])
+        {
+            assert!(is_misleading(c), "{c:?}");
+        }
+        assert!(!"سلام a\u{fe0f}…".chars().any(is_misleading));
     }
 }

@@ -127,3 +127,16 @@ fn the_units_are_sound_and_closed() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && text.is_empty(), "{text}");
 }
+
+#[tokio::test]
+async fn its_memory_is_closed_to_other_processes_of_its_user() {
+    use std::os::unix::fs::MetadataExt as _;
+    let server = Server::start().await;
+    let process = format!("/proc/{}", server.pid());
+    // The files of a process that may not be dumped are root's.
+    assert_eq!(fs::metadata(format!("{process}/environ")).unwrap().uid(), 0);
+    let limits = fs::read_to_string(format!("{process}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let words: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{core}");
+}

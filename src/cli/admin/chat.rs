@@ -49,7 +49,8 @@ pub(crate) struct ChatArgs {
     /// User or phone to chat as: a business user's name or a phone number; creates a token for the session
     #[arg(long = "as", value_name = "WHO", conflicts_with = "token")]
     who: Option<String>,
-    /// Token to use instead of --as [env: ESH3AR_TOKEN]
+    /// Token to use instead of --as [env: ESH3AR_TOKEN]; visible to other users of this machine: --token-file
+    /// FILE is not
     #[arg(long)]
     token: Option<String>,
     /// Phone number of the other side
@@ -76,11 +77,11 @@ impl Runnable for ChatArgs {
 }
 
 impl ChatArgs {
-    fn token(&self) -> Result<String, Failure> {
-        let exported = || std::env::var("ESH3AR_TOKEN").ok().filter(|token| !token.is_empty());
-        self.token.clone().or_else(exported).ok_or_else(|| {
+    fn token(&self, setup: &Setup) -> Result<String, Failure> {
+        let token = setup.remote.session_token(self.token.as_deref(), &setup.output);
+        token.ok_or_else(|| {
             Failure::new(ExitStatus::Usage, "missing --as: choose the user or phone to chat as")
-                .hint("or use --token or ESH3AR_TOKEN")
+                .hint("or use --token-file FILE or ESH3AR_TOKEN")
         })
     }
 }
@@ -91,7 +92,7 @@ async fn run(setup: &Setup, arguments: &ChatArgs) -> Result<(), Failure> {
         None => format!("http://{}", server_address(setup).await?),
     };
     let Some(who) = &arguments.who else {
-        return talk(setup, url, arguments.token()?, &arguments.with).await;
+        return talk(setup, url, arguments.token(setup)?, &arguments.with).await;
     };
     let issued = create_token(setup, who).await?;
     let talked = talk(setup, url, issued.token, &arguments.with).await;

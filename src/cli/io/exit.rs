@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{app, config::ConfigErrors, domain::text::is_bidi_control, store};
+use crate::{app, config::ConfigErrors, domain::text::is_misleading, store};
 
 /// The hint for a full disk of the database.
 pub(crate) const FREE_DISK_SPACE: &str =
@@ -176,12 +176,12 @@ impl From<ConfigErrors> for Failure {
 
 /// A failure may quote anything, even a damaged file or somebody's message: escapes what could control the
 /// terminal.
-fn sanitized(text: &str) -> String {
+pub(crate) fn sanitized(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\n' | '\t' => shown.push(c),
-            c if c.is_control() || is_bidi_control(c) => shown.extend(c.escape_default()),
+            c if c.is_control() || is_misleading(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
     }
@@ -206,8 +206,9 @@ pub(crate) fn confirm_typed(what: &str, word: &str, yes: bool) -> Result<(), Fai
         return Err(Failure::new(ExitStatus::Refused, "confirmation required").hint("use --yes"));
     };
     let mut answer = String::new();
-    let asked = write!(terminal.get_mut(), "{what}\nType {word} to continue: ")
-        .and_then(|()| terminal.read_line(&mut answer));
+    let asked =
+        write!(terminal.get_mut(), "{}\nType {} to continue: ", sanitized(what), sanitized(word))
+            .and_then(|()| terminal.read_line(&mut answer));
     if asked.is_ok() && answer.trim() == word {
         Ok(())
     } else {
@@ -227,7 +228,7 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Err(Failure::new(ExitStatus::Refused, "confirmation required").hint("use --yes"));
     }
     let mut stderr = std::io::stderr().lock();
-    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = write!(stderr, "{} [y/N] ", sanitized(question));
     let _ = stderr.flush();
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer).is_ok();

@@ -93,7 +93,7 @@ impl Output {
     /// Prints one item of a stream: a line of text for people, a line of JSON otherwise.
     pub(crate) fn event<T: Serialize>(&self, text: &str, item: &T) {
         match self.format {
-            Format::Table => self.print(&format!("{text}\n")),
+            Format::Table => self.print(&sanitize::text(&format!("{text}\n"))),
             Format::Json | Format::Jsonl => {
                 self.print(&json_line(&serde_json::to_value(item).unwrap_or_default()));
             }
@@ -101,7 +101,7 @@ impl Output {
     }
 
     pub(crate) fn text(&self, text: &str) {
-        self.print(text);
+        self.print(&sanitize::text(text));
     }
 
     /// Whether all writes succeeded.

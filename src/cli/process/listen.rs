@@ -29,8 +29,9 @@ const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
     /// Token of the phone or business user (see esh3ar token create)
-    #[arg(long, env = "ESH3AR_TOKEN", hide_env_values = true)]
-    token: String,
+    /// [env: ESH3AR_TOKEN]; visible to other users of this machine: --token-file FILE is not
+    #[arg(long)]
+    token: Option<String>,
     /// Server address [default: the server of the data folder]
     #[arg(long)]
     url: Option<String>,
@@ -69,6 +70,11 @@ fn connect_error(url: &str, error: client::Error) -> Failure {
 
 async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
     let mut signals = StopSignals::listen()?;
+    let token = setup.remote.session_token(arguments.token.as_deref(), &setup.output);
+    let token = token.ok_or_else(|| {
+        Failure::new(ExitStatus::Usage, "missing token")
+            .hint("use --token-file FILE or ESH3AR_TOKEN")
+    })?;
     let url = match &arguments.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
@@ -80,12 +86,10 @@ async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
         }
     };
     // A wrong address or token fails at once; a later loss of the connection is waited out.
-    let hub = HubClient::connect(&url, &arguments.token)
-        .await
-        .map_err(|error| connect_error(&url, error))?;
+    let hub = HubClient::connect(&url, &token).await.map_err(|error| connect_error(&url, error))?;
     tokio::select! {
         () = signals.next() => Ok(()),
-        ended = follow(setup, arguments, &url, hub) => ended,
+        ended = follow(setup, arguments, (&url, &token), hub) => ended,
     }
 }
 
@@ -93,7 +97,7 @@ async fn run(setup: &Setup, arguments: &ListenArgs) -> Result<(), Failure> {
 async fn follow(
     setup: &Setup,
     arguments: &ListenArgs,
-    url: &str,
+    (url, token): (&str, &str),
     mut hub: HubClient,
 ) -> Result<(), Failure> {
     setup.output.note(&format!("connected to {url}"));
@@ -103,7 +107,7 @@ async fn follow(
             setup.output.note("connection lost; reconnecting");
             hub = loop {
                 tokio::time::sleep(RECONNECT_DELAY).await;
-                match HubClient::connect(url, &arguments.token).await {
+                match HubClient::connect(url, token).await {
                     Ok(again) => break again,
                     Err(error) if error.is_auth_error() => return Err(connect_error(url, error)),
                     Err(_) => {}

@@ -1,7 +1,10 @@
 //! Who runs this command, for the audit log.
 
-use crate::{app::By, cli::privilege};
+use crate::{
+    app::By,
+    cli::{operator_name, privilege},
+};
 
 pub(crate) fn operator() -> By {
-    By::command(&privilege::operator(), &privilege::host())
+    By::command(&operator_name::operator(), &privilege::host())
 }

@@ -1,7 +1,8 @@
 //! Temporary folders, empty or with an installation in them.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,6 +20,7 @@ impl Folder {
     /// An empty one.
     pub fn new() -> Folder {
         let made = tempfile::Builder::new().prefix("t-").tempdir_in(test_run::folder()).unwrap();
+        fs::set_permissions(made.path(), Permissions::from_mode(0o711)).unwrap();
         Folder { path: made.path().to_owned(), _temporary: Some(made) }
     }
 
