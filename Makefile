@@ -58,6 +58,7 @@ coverage: tools ## Line coverage by room; fails under the figures of docs/CONTRI
 .PHONY: lint
 lint: tools ## Format and lints, and all tests built
 	$(CARGO) fmt --check
+	@tests/deny.sh
 	$(LINTED) $(CARGO) build --locked --all-targets
 
 # What the tests need from outside.
