@@ -111,3 +111,32 @@ BEGIN
 END $$;
 CREATE TRIGGER audit_log_phones_erased AFTER DELETE ON audit_log_phones
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION keep_erased_phones();
+
+-- Retention deletes only from the beginning of the chain, whose order differs a little from that of ids and
+-- times: a gap would look like a deletion. Entries without a place in the chain have the lowest ids.
+DO $make$
+BEGIN
+    IF to_regprocedure('audit_log_expire(timestamptz, bigint)') IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format($text$
+        CREATE OR REPLACE FUNCTION audit_log_expire(older_than timestamptz, at_most bigint) RETURNS bigint
+        LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, %I, pg_temp AS $body$
+            WITH bound AS (SELECT least(older_than, now() - interval '1 day') AS at),
+            oldest AS (
+                SELECT id, at, chain_seq FROM audit_log WHERE chain_seq IS NOT NULL
+                ORDER BY chain_seq LIMIT at_most),
+            expired AS (
+                SELECT id FROM oldest
+                WHERE chain_seq < coalesce(
+                    (SELECT min(o.chain_seq) FROM oldest o WHERE o.at >= (SELECT at FROM bound)),
+                    9223372036854775807)
+                UNION ALL
+                SELECT id FROM (SELECT id, at, chain_seq FROM audit_log ORDER BY id LIMIT at_most) AS lowest
+                WHERE at < (SELECT at FROM bound) AND chain_seq IS NULL),
+            gone AS (
+                DELETE FROM audit_log WHERE id IN (SELECT id FROM expired LIMIT at_most) RETURNING id)
+            SELECT count(*) FROM gone
+        $body$ $text$, current_schema());
+END
+$make$;

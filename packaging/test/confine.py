@@ -25,7 +25,8 @@ FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
 ELSEWHERE = {
     "Type", "ExecStart", "ExecReload", "TimeoutStartSec", "WatchdogSec", "Restart", "RestartSec",
     "RestartPreventExitStatus", "KillMode", "TimeoutStopSec", "StateDirectory", "StateDirectoryMode",
-    "Group", "Environment", "SystemCallErrorNumber", "SystemCallArchitectures",
+    "Group", "Environment", "SystemCallErrorNumber", "SystemCallArchitectures", "MemoryMax", "TasksMax",
+    "LimitCORE",
 }
 # Kept by having no capability, no device and no writable system, or by systemd alone.
 IMPLIED = {

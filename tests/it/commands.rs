@@ -237,3 +237,34 @@ async fn what_changes_the_direction_is_escaped_where_it_is_shown() {
     let top = run(&server.data(), &["top", "--once", "-o", "table"]);
     assert!(!String::from_utf8_lossy(&top.stdout).contains(odd), "{top:?}");
 }
+
+#[tokio::test]
+async fn a_token_comes_from_a_file_or_from_standard_input() {
+    use std::{io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio};
+    let server = Server::start().await;
+    let shop = server.user("Shop", "SendMessages");
+    let phone = server.phone("+967771234567");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{phone}\n")).unwrap();
+    let path = file.path().to_str().unwrap();
+    let hear = async |source: &[&str], mode: u32| {
+        server.send(&shop, "+967771234567", "hello").await;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut listen = crate::support::command(&server.data());
+        listen.args(["listen", "--url", &server.base, "--count", "1"]).args(source);
+        listen.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = listen.spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{phone}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{source:?}: {error}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("hello"), "{source:?}");
+        assert!(!error.contains(&phone), "{source:?}");
+        error
+    };
+    let quiet = hear(&["--token-file", path], 0o600).await;
+    assert!(!quiet.contains("others can read") && !quiet.contains("--token is visible"), "{quiet}");
+    assert!(hear(&["--token-file", path], 0o644).await.contains("others can read"));
+    assert!(!hear(&["--token-file", "-"], 0o600).await.contains("visible"));
+    assert!(hear(&["--token", &phone], 0o600).await.contains("--token is visible"));
+}
