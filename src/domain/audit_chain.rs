@@ -184,6 +184,8 @@ pub struct ChainReport {
 pub struct ChainBounds<'a> {
     /// The newest entry, as the database names it.
     pub head: &'a ChainHead,
+    /// When the chain began.
+    pub began_at: OffsetDateTime,
     /// Entries older than this may have been deleted by retention.
     pub expires_before: OffsetDateTime,
     /// Entries without a place, though written after the chain began.
@@ -276,7 +278,13 @@ impl<'a, H: Fn(&[u8]) -> Hash> ChainVerifier<'a, H> {
 
     /// The result, after the last entry.
     pub fn finish(mut self) -> ChainReport {
-        let ChainBounds { head, expires_before, outside, known } = self.bounds;
+        let ChainBounds { head, began_at, expires_before, outside, known } = self.bounds;
+        if let Some((first, _)) = self.report.first.filter(|(first, _)| *first > 1)
+            && began_at >= expires_before
+        {
+            // Nothing in the chain is old enough for retention.
+            self.fault(ChainFault::Missing { from: 1, to: first - 1 });
+        }
         match self.previous.take() {
             Some((last, _)) if last < head.seq => {
                 self.fault(ChainFault::Missing { from: last + 1, to: head.seq });

@@ -61,7 +61,13 @@ pub async fn verify(
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let (head, began_at) = head_and_beginning(&client).await?;
     let row = client.query_one(&OUTSIDE, &[&outside_after(began_at)]).await?;
-    let bounds = ChainBounds { head: &head, expires_before, outside: row.try_get("count")?, known };
+    let bounds = ChainBounds {
+        head: &head,
+        began_at,
+        expires_before,
+        outside: row.try_get("count")?,
+        known,
+    };
     let mut verifier = ChainVerifier::new(bounds, sha256);
     let mut last = i64::MIN;
     loop {

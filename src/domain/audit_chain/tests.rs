@@ -56,7 +56,8 @@ fn head_of(chain: &[ChainEntry]) -> ChainHead {
 }
 
 fn verified(chain: &[ChainEntry], head: &ChainHead, known: Option<&ChainHead>) -> ChainReport {
-    let bounds = ChainBounds { head, expires_before: time(3), outside: 0, known };
+    let bounds =
+        ChainBounds { head, began_at: time(0), expires_before: time(3), outside: 0, known };
     let mut verifier = ChainVerifier::new(bounds, sha256);
     chain.iter().for_each(|entry| verifier.add(entry));
     verifier.finish()
@@ -130,6 +131,16 @@ fn deleted_entries_are_found() {
     assert_eq!(verified(&chain[..3], &cut, None).fault_count, 0);
     let report = verified(&chain[..3], &cut, Some(&head));
     assert_eq!(report.faults, [ChainFault::NotContained { seq: 5 }]);
+    let bounds = ChainBounds {
+        head: &head,
+        began_at: time(3),
+        expires_before: time(3),
+        outside: 0,
+        known: None,
+    };
+    let mut young = ChainVerifier::new(bounds, sha256);
+    chain[2..].iter().for_each(|entry| young.add(entry));
+    assert_eq!(young.finish().faults, [ChainFault::Missing { from: 1, to: 2 }]);
     // An entry that is too young for retention was deleted by somebody else.
     let known = head_of(&chain[..3]);
     assert_eq!(verified(&chain[3..], &head, Some(&known)).known_head, Some(HeadState::Absent));
