@@ -7,7 +7,7 @@ use std::{
     os::{
         fd::{AsFd as _, IntoRawFd as _, OwnedFd},
         unix::{
-            fs::{MetadataExt as _, fchown},
+            fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
             process::CommandExt as _,
         },
     },
@@ -16,6 +16,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::OFlag,
     sys::{
         memfd::{MFdFlags, memfd_create},
         prctl::{set_dumpable, set_pdeathsig},
@@ -24,7 +25,6 @@ use nix::{
     },
     unistd::{Group, Pid, Uid, User, getegid, geteuid, getppid},
 };
-
 use zeroize::Zeroizing;
 
 use crate::cli::{
@@ -177,8 +177,13 @@ pub(crate) fn share_file(path: &Path, data_dir: &Path) -> Result<(), Failure> {
     let Ok(user) = user_of(data_dir) else { return Ok(()) };
     let (owner, mode) =
         if path.starts_with(data_dir) { (user.uid.as_raw(), 0o600) } else { (0, 0o640) };
-    chown(path, Some(owner), Some(user.gid.as_raw()))
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+    // The file, not what a link of its name leads to.
+    let opened = File::options().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path);
+    opened
+        .and_then(|file| {
+            fchown(&file, Some(owner), Some(user.gid.as_raw()))?;
+            file.set_permissions(fs::Permissions::from_mode(mode))
+        })
         .map_err(|error| {
             let what = format!("cannot give {} to {}: {error}", path.display(), user.name);
             Failure::new(ExitStatus::Failed, what)

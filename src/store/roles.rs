@@ -104,7 +104,7 @@ const GRANT: &str = "
         FOR item IN
             SELECT c.oid::regclass AS name, c.relkind AS kind,
                    c.relname IN ('audit_log', 'audit_log_phones') AS append_only,
-                   c.relname = 'schema_migrations' AS read_only
+                   c.relname IN ('schema_migrations', 'audit_chain_head') AS read_only
             FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace
             AND c.relkind IN ('r', 'p', 'S') AND c.relowner = owner
         LOOP
