@@ -76,6 +76,7 @@ const INNER_ROOMS: &[(&[&str], &[&str])] = &[
             "outbound",
             "outbox",
             "relay_frame",
+            "absence",
             "relay",
             "relay_sender",
             "registry",

@@ -4,11 +4,12 @@
 //! knows neither sockets nor the meaning of messages. Everything sent through it may be lost: a connection
 //! that is too slow for an item is told that it missed something, and reads from the database again.
 //!
-//! Imports go one way: `outbound` ← `outbox`, `relay_frame` ← `relay` ← `relay_sender`, `registry` ←
+//! Imports go one way: `outbound` ← `outbox`, `relay_frame`, `absence` ← `relay` ← `relay_sender`, `registry` ←
 //! `presence_sync`.
 
 // Public only for tests of the whole crate: items whose name says everything need no comment.
 
+mod absence;
 mod outbound;
 mod outbox;
 mod presence_sync;
@@ -84,8 +85,8 @@ impl Presence {
         outcomes
     }
 
-    /// Which of these parties have a connection anywhere. While Redis is down they count as connected:
-    /// the delivery looks again.
+    /// Which of these parties have a connection anywhere. While Redis is down, or lacks the connections of a
+    /// gateway, they count as connected: the delivery looks again.
     pub async fn are_online(&self, parties: &[&Party]) -> Vec<bool> {
         let mut online: Vec<bool> =
             parties.iter().map(|party| self.local().is_online(party)).collect();

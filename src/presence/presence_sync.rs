@@ -33,9 +33,14 @@ impl Relay {
         stop: &CancellationToken,
     ) -> Relay {
         let (relay, requests, changes) = Relay::new(redis);
-        let sync =
-            PresenceSync { relay: relay.clone(), registry: registry.clone(), removals: Vec::new() };
-        let sender = RelaySender::new(relay.redis().clone());
+        let sync = PresenceSync {
+            relay: relay.clone(),
+            registry: registry.clone(),
+            removals: Vec::new(),
+            times_forgotten: 0,
+            is_marked: false,
+        };
+        let sender = RelaySender::new(relay.clone());
         for task in [Either::Left(sync.run(events, changes)), Either::Right(sender.run(requests))] {
             let stop = stop.clone();
             tracker.spawn(async move {
@@ -54,6 +59,9 @@ struct PresenceSync {
     registry: Registry,
     /// Removals that Redis did not take, up to [`MAX_PENDING_CHANGES`]; the others expire.
     removals: Vec<(String, u64)>,
+    times_forgotten: u64,
+    /// Whether Redis was told that the connections of this process are complete.
+    is_marked: bool,
 }
 
 impl PresenceSync {
@@ -71,8 +79,9 @@ impl PresenceSync {
             tokio::select! {
                 event = events.recv() => match event {
                     None => return,
-                    Some(RedisEvent::Message(bytes)) => {
-                        let Some(frame) = relay_frame::read(&bytes) else {
+                    Some(RedisEvent::Message { from, frame }) => {
+                        let frame = relay_frame::read(&frame).filter(|frame| frame.from == from);
+                        let Some(frame) = frame else {
                             // Perhaps of a newer version; everything it announces is in the database.
                             metrics::counter!("esh3ar_relay_unread_total").increment(1);
                             self.resync_all();
@@ -81,8 +90,10 @@ impl PresenceSync {
                         if frame.n == RENEW_REQUEST {
                             self.renew().await;
                         }
-                        if is_gap(&frame, &mut counts) {
-                            self.resync_all();
+                        match place_of(&frame, &mut counts) {
+                            Place::Next => {}
+                            Place::AfterGap => self.resync_all(),
+                            Place::Repeated => continue,
                         }
                         for (party, outbound) in frame.items {
                             self.registry.send(&party, &outbound);
@@ -90,6 +101,11 @@ impl PresenceSync {
                     }
                     Some(RedisEvent::Gap) => self.resync_all(),
                     Some(RedisEvent::Forgotten) => {
+                        self.times_forgotten += 1;
+                        self.is_marked = false;
+                        if let Err(error) = self.relay.redis().begin_mark().await {
+                            tracing::debug!(%error, "connections cannot be written to Redis");
+                        }
                         self.renew().await;
                         // Only now: a read that begins after this finds everything stored before, and
                         // whatever is sent from here on waits until that read has ended.
@@ -120,7 +136,10 @@ impl PresenceSync {
     /// Writes everything of this process again.
     async fn renew(&mut self) {
         self.relay.inner.overrun.store(false, Ordering::Release);
-        self.write_connected(self.registry.registrations()).await;
+        let written = self.write_connected(self.registry.registrations()).await;
+        if written && !self.is_marked {
+            self.is_marked = self.relay.redis().finish_mark(self.times_forgotten).await.is_ok();
+        }
         match self.relay.redis().deregister(&self.removals).await {
             Ok(()) => self.removals.clear(),
             Err(error) => tracing::debug!(%error, "removals could not be written to Redis"),
@@ -128,14 +147,16 @@ impl PresenceSync {
     }
 
     /// Connections that Redis did not know may have missed something: they read before they are sent
-    /// anything more.
-    async fn write_connected(&self, registrations: Vec<(Party, u64)>) {
+    /// anything more. Returns whether Redis has them all.
+    async fn write_connected(&self, registrations: Vec<(Party, u64)>) -> bool {
         let named: Vec<(String, u64)> =
             registrations.iter().map(|(party, id)| (party.key(), *id)).collect();
-        let unknown = match self.relay.redis().register(&named).await {
+        let written = self.relay.redis().register(&named).await;
+        let is_written = written.is_ok();
+        let unknown = match written {
             Ok(unknown) => unknown,
             // When Redis is back, everything is written again, and every connection reads.
-            Err(_) if !self.relay.redis().state().up => return,
+            Err(_) if !self.relay.redis().state().up => return false,
             Err(error) => {
                 tracing::debug!(%error, "connections could not be written to Redis");
                 self.relay.inner.overrun.store(true, Ordering::Release);
@@ -147,6 +168,7 @@ impl PresenceSync {
                 self.registry.send(party, &Outbound::Resync(None));
             }
         }
+        is_written
     }
 
     async fn write(&mut self, first: PresenceChange, changes: &mut mpsc::Receiver<PresenceChange>) {
@@ -171,14 +193,66 @@ impl PresenceSync {
     }
 }
 
-/// Whether earlier frames of the same process were lost.
-fn is_gap(frame: &RelayFrame, counts: &mut HashMap<NodeId, u64>) -> bool {
+/// Where a frame stands among those of the same process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Next,
+    /// Earlier frames were lost.
+    AfterGap,
+    /// It was read before, or a later one was: Redis gives each frame once and in order, so somebody published
+    /// it again.
+    Repeated,
+}
+
+/// The numbers of a process only rise; see [`super::relay_sender`].
+fn place_of(frame: &RelayFrame, counts: &mut HashMap<NodeId, u64>) -> Place {
     let RelayFrame { from, n, .. } = *frame;
-    let expected = counts.insert(from, n).map_or(n, |last| last + 1);
-    let gap = n == RENEW_REQUEST || (n != expected && n != 1);
-    if gap {
-        tracing::debug!(expected, n, "frames of another process were lost");
-        metrics::counter!("esh3ar_relay_gaps_total").increment(1);
+    let place = match counts.get(&from) {
+        // It has no number, and the numbers after it are higher than those before it.
+        _ if n == RENEW_REQUEST => Place::AfterGap,
+        Some(last) if n <= *last => Place::Repeated,
+        Some(last) if n != last + 1 => Place::AfterGap,
+        _ => Place::Next,
+    };
+    if n != RENEW_REQUEST && place != Place::Repeated {
+        counts.insert(from, n);
     }
-    gap
+    match place {
+        Place::Next => {}
+        Place::AfterGap => {
+            tracing::debug!(n, "frames of another process were lost");
+            metrics::counter!("esh3ar_relay_gaps_total").increment(1);
+        }
+        Place::Repeated => metrics::counter!("esh3ar_relay_repeated_total").increment(1),
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_is_published_again_is_not_read_again() {
+        let mut counts = HashMap::new();
+        let mut place = |from: u8, n: u64| {
+            let frame = RelayFrame { from: [from; 8].into(), n, items: Vec::new() };
+            place_of(&frame, &mut counts)
+        };
+        // A process that was started later than the other joins at any number.
+        assert_eq!(place(1, 7), Place::Next);
+        assert_eq!(place(1, 8), Place::Next);
+        assert_eq!(place(1, 8), Place::Repeated);
+        assert_eq!(place(1, 1), Place::Repeated);
+        assert_eq!(place(2, 1), Place::Next);
+        assert_eq!(place(1, 9), Place::Next);
+        assert_eq!(place(1, 11), Place::AfterGap);
+        // What was held back and comes late was missed already.
+        assert_eq!(place(1, 10), Place::Repeated);
+        // A request to renew does not let old frames in.
+        assert_eq!(place(1, RENEW_REQUEST), Place::AfterGap);
+        assert_eq!(place(1, 11), Place::Repeated);
+        assert_eq!(place(1, 40), Place::AfterGap);
+        assert_eq!(place(1, 41), Place::Next);
+    }
 }

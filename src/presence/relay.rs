@@ -4,15 +4,15 @@
 //! dropped; the position check of the process that has the connection finds their messages.
 
 use std::sync::{
-    Arc,
+    Arc, PoisonError, RwLock,
     atomic::{AtomicBool, Ordering},
 };
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::outbound::Outbound;
+use super::{absence, outbound::Outbound};
 use crate::{
-    domain::Party,
+    domain::{NodeId, Party},
     redis::{Error, Redis},
 };
 
@@ -29,7 +29,7 @@ pub enum RouteOutcome {
     Delivered,
     /// The recipient is connected nowhere.
     Offline,
-    /// Redis could not be asked.
+    /// Redis could not be asked, or lacks the connections of a gateway.
     Unknown,
 }
 
@@ -67,6 +67,15 @@ pub(super) struct RelayState {
     /// Changes were dropped: everything has to be written again.
     pub(super) overrun: AtomicBool,
     pub(super) gap: Notify,
+    /// The other gateways that Postgres knows.
+    gateways: RwLock<Arc<[NodeId]>>,
+}
+
+/// Where each of some parties is connected, on other processes.
+pub(super) struct Whereabouts {
+    pub(super) nodes: Vec<Vec<NodeId>>,
+    /// Whether a party that was not found is connected nowhere.
+    pub(super) absence_believed: bool,
 }
 
 impl Relay {
@@ -76,12 +85,42 @@ impl Relay {
         let (requests, requested) = mpsc::channel(QUEUE_CAPACITY);
         let (changes, changed) = mpsc::channel(MAX_PENDING_CHANGES);
         let (overrun, gap) = (AtomicBool::new(false), Notify::new());
-        let inner = Arc::new(RelayState { redis, requests, changes, overrun, gap });
+        let gateways = RwLock::new(Arc::from([]));
+        let inner = Arc::new(RelayState { redis, requests, changes, overrun, gap, gateways });
         (Relay { inner }, requested, changed)
     }
 
     pub fn redis(&self) -> &Redis {
         &self.inner.redis
+    }
+
+    /// Which other gateways there are, as Postgres tells: only together they know who is connected nowhere.
+    pub fn set_gateways(&self, gateways: Vec<NodeId>) {
+        *self.inner.gateways.write().unwrap_or_else(PoisonError::into_inner) = gateways.into();
+    }
+
+    /// Whether a look-up could tell now that a party is connected nowhere.
+    pub async fn can_tell_absence(&self) -> bool {
+        let gateways = self.gateways();
+        if !self.redis().state().up {
+            return false;
+        }
+        let marks = self.redis().marks(&gateways).await;
+        marks.is_ok_and(|marks| absence::is_believed(&marks, &marks))
+    }
+
+    fn gateways(&self) -> Arc<[NodeId]> {
+        Arc::clone(&self.inner.gateways.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks up where parties are connected.
+    pub(super) async fn look_up(&self, parties: &[&str]) -> Result<Whereabouts, Error> {
+        let found = self.redis().look_up(parties, &self.gateways()).await?;
+        let absence_believed = absence::is_believed(&found.before, &found.after);
+        if !absence_believed && found.nodes.iter().any(Vec::is_empty) {
+            metrics::counter!("esh3ar_relay_doubted_total").increment(1);
+        }
+        Ok(Whereabouts { nodes: found.nodes, absence_believed })
     }
 
     /// Waits until frames to this process may have been lost: positions are to be checked then.
@@ -113,11 +152,13 @@ impl Relay {
         outcomes.await.unwrap_or_else(|_| unknown())
     }
 
-    /// Which of these parties are connected on other processes.
+    /// Which of these parties are or may be connected on other processes.
     pub(super) async fn are_elsewhere(&self, parties: &[&Party]) -> Result<Vec<bool>, Error> {
         let names: Vec<String> = parties.iter().map(|party| party.key()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        Ok(self.redis().nodes_of(&names).await?.iter().map(|nodes| !nodes.is_empty()).collect())
+        let found = self.look_up(&names).await?;
+        let may_be = |nodes: &Vec<NodeId>| !nodes.is_empty() || !found.absence_believed;
+        Ok(found.nodes.iter().map(may_be).collect())
     }
 
     /// Writes a connection to Redis. When this returns, every look-up finds it, unless Redis is down: then

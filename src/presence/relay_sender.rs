@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     outbound::Outbound,
-    relay::{Addressed, BATCH_SIZE, RelayRequest, RouteOutcome},
+    relay::{Addressed, BATCH_SIZE, Relay, RelayRequest, RouteOutcome, Whereabouts},
     relay_frame::{self, RENEW_REQUEST},
 };
 use crate::{
@@ -18,14 +18,19 @@ use crate::{
 const MAX_FRAME_LEN: usize = 256 * 1024;
 
 pub(super) struct RelaySender {
+    relay: Relay,
     redis: Redis,
-    /// How many frames each process was sent.
+    /// The number of the last frame that each process was sent.
     counts: HashMap<NodeId, u64>,
+    /// The highest number that a process without an entry may have been sent: its receiver takes a lower one
+    /// for a repeated frame.
+    highest: u64,
 }
 
 impl RelaySender {
-    pub(super) fn new(redis: Redis) -> RelaySender {
-        RelaySender { redis, counts: HashMap::new() }
+    pub(super) fn new(relay: Relay) -> RelaySender {
+        let redis = relay.redis().clone();
+        RelaySender { relay, redis, counts: HashMap::new(), highest: 0 }
     }
 
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<RelayRequest>) {
@@ -64,7 +69,8 @@ impl RelaySender {
             addressed.iter().map(|(party, _)| party).collect::<HashSet<_>>().into_iter().collect();
         let names: Vec<String> = parties.iter().map(|party| party.key()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let found = self.redis.nodes_of(&names).await?;
+        let Whereabouts { nodes: found, absence_believed } = self.relay.look_up(&names).await?;
+        let absent = if absence_believed { RouteOutcome::Offline } else { RouteOutcome::Unknown };
         let of: HashMap<&Party, &Vec<NodeId>> = parties.iter().copied().zip(&found).collect();
         let mut by_node: BTreeMap<NodeId, Vec<&Addressed>> = BTreeMap::new();
         for addressed in &addressed {
@@ -75,7 +81,7 @@ impl RelaySender {
         let mut frames = Vec::new();
         for (node, addressed) in &by_node {
             for items in split(addressed) {
-                let count = self.counts.entry(*node).or_default();
+                let count = self.counts.entry(*node).or_insert(self.highest);
                 if let Some(frame) = relay_frame::write(self.redis.node(), *count + 1, &items) {
                     *count += 1;
                     frames.push((*node, frame));
@@ -83,7 +89,7 @@ impl RelaySender {
             }
         }
         let mut outcomes: HashMap<Party, RouteOutcome> =
-            parties.iter().map(|party| ((*party).clone(), RouteOutcome::Offline)).collect();
+            parties.iter().map(|party| ((*party).clone(), absent)).collect();
         if frames.is_empty() {
             return Ok(outcomes);
         }
@@ -109,7 +115,7 @@ impl RelaySender {
                 .map(|(party, _)| party.key())
                 .collect();
             let left: Vec<&str> = left.iter().map(String::as_str).collect();
-            self.counts.remove(&node);
+            self.highest = self.highest.max(self.counts.remove(&node).unwrap_or_default());
             let forgotten = self.redis.forget_node(node, &left).await;
             self.request_renewal(node).await?;
             forgotten?;

@@ -8,28 +8,34 @@ use redis::{Pipeline, Value};
 /// Keys read by one SCAN.
 const SCAN_BATCH_SIZE: usize = 1000;
 
-use super::{Error, PREFIX, Redis};
+use super::{Error, PREFIX, Redis, seal::Purpose};
 
 impl Redis {
+    /// `None` also for a value that no process of this installation stored under this key.
+    ///
     /// # Errors
     /// Redis is away.
     pub async fn entry(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        let key = format!("{PREFIX}entry:{key}");
         let mut pipeline = Pipeline::new();
-        pipeline.cmd("GET").arg(format!("{PREFIX}entry:{key}"));
-        match self.ask(&pipeline).await?.into_iter().next() {
-            Some(Value::BulkString(bytes)) => Ok(Some(bytes.into())),
-            _ => Ok(None),
-        }
+        pipeline.cmd("GET").arg(&key);
+        let Some(Value::BulkString(sealed)) = self.ask(&pipeline).await?.into_iter().next() else {
+            return Ok(None);
+        };
+        let opened = self.sealer()?.open(Purpose::Page, &key, &sealed);
+        Ok(opened.map(|(_, page)| page.into()))
     }
 
     /// # Errors
     /// Redis is away.
     pub async fn keep_entry(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Error> {
+        let key = format!("{PREFIX}entry:{key}");
+        let sealed = self.sealer()?.seal(Purpose::Page, &key, value)?;
         let mut pipeline = Pipeline::new();
         pipeline
             .cmd("SET")
-            .arg(format!("{PREFIX}entry:{key}"))
-            .arg(value)
+            .arg(key)
+            .arg(sealed)
             .arg("PX")
             .arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         self.ask(&pipeline).await.map(|_| ())

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error, PREFIX, RESPONSE_TIMEOUT,
+    seal::{Purpose, Sealer},
     server_info::RedisMemory,
     target::{PushSink, RedisConnection, RedisTarget},
 };
@@ -25,6 +26,9 @@ use crate::domain::NodeId;
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// The heartbeat of this process expires after this.
 const ALIVE_TTL: Duration = Duration::from_secs(10);
+/// The mark of this process expires after this: later than Postgres takes the process for dead, because its
+/// absence alone must not make every other absence doubtful.
+pub(super) const MARK_TTL: Duration = Duration::from_secs(20);
 /// Messages of other processes that wait to be handled.
 const QUEUE_CAPACITY: usize = 4096;
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -33,12 +37,17 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 pub struct RedisSettings {
     pub target: RedisTarget,
     pub node: NodeId,
+    /// For frames and cached pages; `None` for a command that uses neither.
+    pub sealer: Option<Sealer>,
 }
 
 /// What arrives on the channel of this process.
 #[derive(Debug)]
 pub enum RedisEvent {
-    Message(Bytes),
+    Message {
+        from: NodeId,
+        frame: Bytes,
+    },
     /// Messages may have been lost: the state that they could have reported has to be read again.
     Gap,
     /// Redis has lost the state of this process, which has to be written again.
@@ -69,6 +78,11 @@ struct Inner {
 /// The channel on which other processes publish to this one.
 pub(super) fn channel(node: NodeId) -> String {
     format!("{PREFIX}to:{node}")
+}
+
+/// The key of the mark that a process keeps beside its connections.
+pub(super) fn mark_key(node: NodeId) -> String {
+    format!("{PREFIX}mark:{node}")
 }
 
 /// The key of a process's heartbeat.
@@ -117,6 +131,26 @@ impl Redis {
 
     pub fn node(&self) -> NodeId {
         self.inner.settings.node
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.inner.settings.target, RedisTarget::Cluster(_))
+    }
+
+    pub(super) fn sealer(&self) -> Result<&Sealer, Error> {
+        let none = || Error::Failed("this command neither sends frames nor reads pages".to_owned());
+        self.inner.settings.sealer.as_ref().ok_or_else(none)
+    }
+
+    /// A frame that another process sent to this one. What cannot be opened may be the work of a process that
+    /// has another secret, or of an attacker in Redis: it stands in place of a frame that is lost.
+    fn opened(&self, sealed: &[u8]) -> RedisEvent {
+        let place = channel(self.node());
+        let opened = self.sealer().ok().and_then(|s| s.open(Purpose::Frame, &place, sealed));
+        match opened {
+            Some((from, frame)) => RedisEvent::Message { from, frame: frame.into() },
+            None => RedisEvent::Gap,
+        }
     }
 
     /// Waits until Redis is up.
@@ -291,7 +325,7 @@ impl Redis {
         pushes: &mut mpsc::Receiver<PushInfo>,
         lost: &AtomicBool,
     ) -> Error {
-        let in_cluster = matches!(self.inner.settings.target, RedisTarget::Cluster(_));
+        let in_cluster = self.is_cluster();
         let mut check =
             tokio::time::interval_at((Instant::now() + CHECK_INTERVAL).into(), CHECK_INTERVAL);
         check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -327,7 +361,7 @@ impl Redis {
                     return Error::Failed("the connection was closed".to_owned());
                 }
                 PushKind::Message => match payload(info) {
-                    Some(bytes) => RedisEvent::Message(bytes),
+                    Some(bytes) => self.opened(&bytes),
                     None => continue,
                 },
                 _ => continue,
@@ -351,6 +385,8 @@ impl Redis {
             .arg("GET")
             .arg("EX")
             .arg(ALIVE_TTL.as_secs());
+        // Never written here: it tells that the connections are there, too.
+        pipeline.cmd("EXPIRE").arg(mark_key(self.node())).arg(MARK_TTL.as_secs());
         let answers = self.ask(&pipeline).await?;
         Ok(!matches!(answers.first(), None | Some(Value::Nil)))
     }

@@ -8,6 +8,7 @@ mod cache_entries;
 mod connection;
 mod presence;
 mod rate_limits;
+mod seal;
 mod server_info;
 mod target;
 
@@ -16,15 +17,18 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use connection::{Redis, RedisEvent, RedisSettings, RedisState};
+pub use presence::Lookup;
 pub use rate_limits::RateAdmission;
+pub use seal::Sealer;
 pub use server_info::{RedisMemory, RedisServerInfo, check_login};
 pub use target::RedisTarget;
 
 /// Redis usually answers within a millisecond. An answer after a second comes too late for every caller.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Prefix of every key and channel. It changes with their meaning.
-const PREFIX: &str = "esh3ar:v1:";
+/// Prefix of every key and channel. It changes with their meaning. Before version 2, frames and pages were not
+/// encrypted.
+const PREFIX: &str = "esh3ar:v2:";
 
 #[derive(Debug, Error)]
 pub enum Error {

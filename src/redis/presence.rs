@@ -7,7 +7,8 @@ use redis::{Pipeline, Value};
 
 use super::{
     Error, PREFIX, Redis,
-    connection::{alive_key, channel},
+    connection::{MARK_TTL, alive_key, channel, mark_key},
+    seal::Purpose,
 };
 use crate::domain::NodeId;
 
@@ -25,7 +26,56 @@ fn key(party: &str) -> String {
     format!("{PREFIX}seats:{party}")
 }
 
+fn ask_marks(pipeline: &mut Pipeline, gateways: &[NodeId]) {
+    gateways.iter().for_each(|node| {
+        pipeline.cmd("GET").arg(mark_key(*node));
+    });
+}
+
+fn mark(answer: Value) -> Option<Vec<u8>> {
+    match answer {
+        Value::BulkString(mark) => Some(mark),
+        _ => None,
+    }
+}
+
+/// Where parties are connected.
+#[derive(Debug, Default)]
+pub struct Lookup {
+    /// The other processes that have connections of each party.
+    pub nodes: Vec<Vec<NodeId>>,
+    /// The marks of the gateways that were named, read before and after.
+    pub before: Vec<Option<Vec<u8>>>,
+    pub after: Vec<Option<Vec<u8>>>,
+}
+
 impl Redis {
+    /// Begins to write all connections of this process: until [`Redis::finish_mark`] they are not complete.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn begin_mark(&self) -> Result<(), Error> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("SET").arg(mark_key(self.node())).arg("").arg("EX").arg(MARK_TTL.as_secs());
+        self.ask(&pipeline).await.map(|_| ())
+    }
+
+    /// All connections are written, this many times by now. Does nothing if Redis was emptied since the begin.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn finish_mark(&self, times: u64) -> Result<(), Error> {
+        let mut pipeline = Pipeline::new();
+        pipeline
+            .cmd("SET")
+            .arg(mark_key(self.node()))
+            .arg(times)
+            .arg("XX")
+            .arg("EX")
+            .arg(MARK_TTL.as_secs());
+        self.ask(&pipeline).await.map(|_| ())
+    }
+
     /// Registers or renews connections of this process. Returns for each whether it was missing.
     ///
     /// # Errors
@@ -60,21 +110,47 @@ impl Redis {
         Ok(())
     }
 
-    /// The other processes that have connections of each party.
+    /// The other processes that have connections of each party, and the marks of gateways.
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn nodes_of(&self, parties: &[&str]) -> Result<Vec<Vec<NodeId>>, Error> {
-        let mut found = Vec::with_capacity(parties.len());
+    pub async fn look_up(&self, parties: &[&str], gateways: &[NodeId]) -> Result<Lookup, Error> {
+        let mut before = Vec::new();
+        let mut nodes = Vec::with_capacity(parties.len());
         for some in parties.chunks(BATCH_SIZE) {
-            let mut pipeline = Pipeline::with_capacity(some.len());
+            let mut pipeline = Pipeline::with_capacity(gateways.len() + some.len());
+            // One server answers in this order; the servers of a cluster in any.
+            if before.is_empty() && !self.is_cluster() {
+                ask_marks(&mut pipeline, gateways);
+            } else if before.is_empty() {
+                before = self.marks(gateways).await?;
+            }
+            let marks = pipeline.len();
             some.iter().for_each(|party| {
                 pipeline.cmd("SMEMBERS").arg(key(party));
             });
-            let answers = self.ask(&pipeline).await?;
-            found.extend(answers.iter().map(|answer| self.other_nodes(answer)));
+            let mut answers = self.ask(&pipeline).await?;
+            let members = answers.split_off(marks.min(answers.len()));
+            before.extend(answers.into_iter().map(mark));
+            nodes.extend(members.iter().map(|answer| self.other_nodes(answer)));
         }
-        Ok(found)
+        // Where everybody was found, nobody's absence is in question.
+        let doubted = nodes.iter().any(Vec::is_empty);
+        let after = if doubted { self.marks(gateways).await? } else { before.clone() };
+        Ok(Lookup { nodes, before, after })
+    }
+
+    /// The marks of gateways.
+    ///
+    /// # Errors
+    /// Redis is away.
+    pub async fn marks(&self, gateways: &[NodeId]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        if gateways.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(gateways.len());
+        ask_marks(&mut pipeline, gateways);
+        Ok(self.ask(&pipeline).await?.into_iter().map(mark).collect())
     }
 
     fn other_nodes(&self, answer: &Value) -> Vec<NodeId> {
@@ -100,7 +176,9 @@ impl Redis {
     pub async fn tell(&self, frames: Vec<(NodeId, Bytes)>) -> Result<Vec<bool>, Error> {
         let mut pipeline = Pipeline::with_capacity(frames.len());
         for (node, frame) in &frames {
-            pipeline.cmd("PUBLISH").arg(channel(*node)).arg(&frame[..]);
+            let channel = channel(*node);
+            let sealed = self.sealer()?.seal(Purpose::Frame, &channel, frame)?;
+            pipeline.cmd("PUBLISH").arg(channel).arg(sealed);
         }
         let answers = self.ask(&pipeline).await?;
         Ok(answers.iter().map(|answer| !matches!(answer, Value::Int(0))).collect())

@@ -209,6 +209,21 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
         MetricKind::Counter,
         "Frames from other processes that could not be decoded.",
     ),
+    (
+        "esh3ar_relay_doubted_total",
+        MetricKind::Counter,
+        "Look-ups in which Redis lacked the connections of a gateway, so that no absence was believed.",
+    ),
+    (
+        "esh3ar_relay_repeated_total",
+        MetricKind::Counter,
+        "Frames from other processes that arrived a second time and were ignored.",
+    ),
+    (
+        "esh3ar_redis_rejected_total",
+        MetricKind::Counter,
+        "Frames and cached pages in Redis that no process of this installation wrote, by kind.",
+    ),
     ("esh3ar_cache_hits_total", MetricKind::Counter, "Cache hits, by kind of page."),
     ("esh3ar_cache_misses_total", MetricKind::Counter, "Cache misses, by kind of page."),
     (

@@ -10,7 +10,7 @@ use esh3ar::{
     cache::{Cache, CacheKey, CacheKind},
     domain::{ContentType, Message, MessageId, Party, Phone, Priority, Status, TokenId, UserId},
     presence::{Delivery, Outbound, Presence, Registration, Registry, Relay, RouteOutcome},
-    redis::{Redis, RedisSettings, RedisTarget},
+    redis::{Redis, RedisSettings, RedisTarget, Sealer},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -28,7 +28,9 @@ impl Node {
     pub async fn start(name: u8, url: &str) -> Node {
         let target: RedisTarget = url.parse().unwrap();
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let settings = RedisSettings { target, node: [name; 8].into() };
+        let node = [name; 8].into();
+        let sealer = Some(Sealer::new(b"of the installation", node).unwrap());
+        let settings = RedisSettings { target, node, sealer };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
         let registry = Registry::new(8);
         let relay = Relay::start(redis.clone(), heard, &registry, &tracker, &stop);
@@ -167,7 +169,7 @@ async fn a_seat_elsewhere_is_found_told_and_missed_when_it_is_left() {
 async fn a_process_that_died_is_forgotten() {
     let Some(server) = support::redis::Redis::start().await else { return };
     let (a, b) = (Node::start(0xA, &server.url()).await, Node::start(0xB, &server.url()).await);
-    let alive = "EXISTS esh3ar:v1:alive:0b0b0b0b0b0b0b0b";
+    let alive = "EXISTS esh3ar:v2:alive:0b0b0b0b0b0b0b0b";
     until("a sign of life", async || (server.ask(alive)? == ":1\r\n").then_some(())).await;
     let phone = party(1);
     let registration = b.connect(&phone).await;
@@ -175,10 +177,10 @@ async fn a_process_that_died_is_forgotten() {
     b.stop.cancel();
     until("its end", async || (!b.redis.state().up).then_some(())).await;
     // It still counts as alive: it may have lost its connection only, and come back.
-    server.ask("SET esh3ar:v1:alive:0b0b0b0b0b0b0b0b 1");
+    server.ask("SET esh3ar:v2:alive:0b0b0b0b0b0b0b0b 1");
     assert_eq!(a.route_one(&phone).await, RouteOutcome::Delivered);
-    server.ask("DEL esh3ar:v1:alive:0b0b0b0b0b0b0b0b");
-    let members = format!("SCARD esh3ar:v1:seats:{}", phone.key());
+    server.ask("DEL esh3ar:v2:alive:0b0b0b0b0b0b0b0b");
+    let members = format!("SCARD esh3ar:v2:seats:{}", phone.key());
     assert_eq!(server.ask(&members).as_deref(), Some(":1\r\n"));
     a.routes_as(&phone, RouteOutcome::Offline).await;
     assert_eq!(server.ask(&members).as_deref(), Some(":0\r\n"));
@@ -194,7 +196,7 @@ async fn a_redis_that_was_emptied_is_filled_again_and_every_seat_looks() {
         [b.connect(&party(1)).await, b.connect(&party(2)).await, b.connect(&party(2)).await];
     settled(&b).await;
     // Only who was seen there once can be missed.
-    let alive = "EXISTS esh3ar:v1:alive:0b0b0b0b0b0b0b0b";
+    let alive = "EXISTS esh3ar:v2:alive:0b0b0b0b0b0b0b0b";
     until("a sign of life", async || (server.ask(alive)? == ":1\r\n").then_some(())).await;
     registrations.iter_mut().for_each(drain);
     server.flush();
@@ -207,7 +209,7 @@ async fn a_redis_that_was_emptied_is_filled_again_and_every_seat_looks() {
     a.routes_as(&party(1), RouteOutcome::Delivered).await;
     a.routes_as(&party(2), RouteOutcome::Delivered).await;
     registrations.iter_mut().for_each(drain);
-    assert_eq!(server.ask(&format!("SCARD esh3ar:v1:seats:{}", party(2).key())).unwrap(), ":2\r\n");
+    assert_eq!(server.ask(&format!("SCARD esh3ar:v2:seats:{}", party(2).key())).unwrap(), ":2\r\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

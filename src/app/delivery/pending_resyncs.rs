@@ -50,9 +50,13 @@ impl PendingResyncs {
         self.any.store(!known.is_empty(), Ordering::Release);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
+    }
+
     /// All of them, who are forgotten here.
     pub(super) fn take(&self) -> Behind {
-        if !self.any.load(Ordering::Acquire) {
+        if self.is_empty() {
             return Behind::new();
         }
         let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);

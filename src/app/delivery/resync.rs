@@ -44,10 +44,17 @@ impl DeliveryService {
     /// Asks recipients to read that could not be reached before, if they can be now: what comes for them
     /// next must not overtake what they missed.
     pub async fn resync_pending(&self) {
-        let reachable = self.core.presence().relay().is_none_or(|relay| relay.redis().state().up);
-        if reachable {
-            self.resync(self.state.pending_resyncs.take()).await;
+        if self.state.pending_resyncs.is_empty() {
+            return;
         }
+        // Not as long as the answers would be the same. A gateway that writes its connections again lets all of
+        // them read by itself.
+        if let Some(relay) = self.core.presence().relay()
+            && !relay.can_tell_absence().await
+        {
+            return;
+        }
+        self.resync(self.state.pending_resyncs.take()).await;
     }
 
     /// Wakes the recipients of everything that somebody was to deliver by now: wake-ups may have been lost

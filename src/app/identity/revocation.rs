@@ -21,7 +21,7 @@ use crate::store::{StatementGroup, Store, access_changes, tokens};
 /// machines may differ by some more. What was seen before is seen again, and does no harm.
 const REVOCATION_OVERLAP: Duration = Duration::from_secs(30);
 
-/// What connection tokens are signed with.
+/// What connection tokens are signed with, and what the keys for Redis are derived from.
 ///
 /// # Errors
 /// [`Error::Internal`] without randomness, or if the secret does not open; failures of the database.

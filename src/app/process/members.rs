@@ -117,6 +117,11 @@ impl ProcessService {
     }
 
     fn learn(&self, asked: Instant, living: Vec<Node>) {
+        if let Some(relay) = self.core.presence().relay() {
+            let others = living.iter().filter(|node| node.role != Role::Worker);
+            let others = others.map(|node| node.id).filter(|id| *id != self.core.node());
+            relay.set_gateways(others.collect());
+        }
         let own = self.core.settings().node.as_ref().and_then(|node| node.address.as_ref());
         let known = living
             .into_iter()

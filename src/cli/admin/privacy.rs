@@ -235,7 +235,7 @@ const REDIS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 impl RedisSession {
     async fn to(target: RedisTarget) -> Result<RedisSession, Failure> {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let settings = RedisSettings { target, node: new_node() };
+        let settings = RedisSettings { target, node: new_node(), sealer: None };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
         if redis.ready(REDIS_TIMEOUT).await.is_err() {
             stop.cancel();

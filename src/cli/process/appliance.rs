@@ -107,7 +107,8 @@ impl Runtime {
             if let Some(node) = &mut settings.node {
                 node.address = address;
             }
-            let backends = backends::backends(config, &settings, &connections).await?;
+            let backends =
+                backends::backends(config, &settings, &store.store, &connections).await?;
             if let Some(relay) = backends.presence.relay() {
                 settings.cache = Cache::Redis(relay.redis().clone());
             }

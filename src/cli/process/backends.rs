@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::task_group::TaskGroup;
 use crate::{
-    app::{App, Backends, Settings, new_node},
+    app::{App, Backends, Settings, identity, new_node},
     cli::io::exit::{ExitStatus, Failure},
     config::{Config, QueueKind},
     presence::{Presence, Registry, Relay},
     queue::{Consumer, Queue, Rabbit, rabbit},
-    redis::{Redis, RedisSettings, RedisTarget},
+    redis::{Redis, RedisSettings, RedisTarget, Sealer},
+    store::Store,
 };
 
 /// How long the start waits for Redis. Without Redis messages are delayed, not lost.
@@ -44,13 +45,17 @@ pub(crate) fn redis_target(config: &Config) -> Result<Option<RedisTarget>, Failu
 pub(crate) async fn backends(
     config: &Config,
     settings: &Settings,
+    store: &Store,
     group: &TaskGroup,
 ) -> Result<Backends, Failure> {
     let (Some(broker), Some(target)) = (broker(config)?, redis_target(config)?) else {
         return Ok(Backends::embedded(settings));
     };
     let node = new_node();
-    let redis_settings = RedisSettings { target, node };
+    let secret = identity::connection_secret(store, settings.clock.now()).await?;
+    let sealer = Sealer::new(&secret, node)
+        .map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
+    let redis_settings = RedisSettings { target, node, sealer: Some(sealer) };
     let (redis, heard) = Redis::start(redis_settings, &group.tracker, &group.stop);
     let registry = Registry::new(settings.runtime.limits);
     let relay = Relay::start(redis.clone(), heard, &registry, &group.tracker, &group.stop);

@@ -32,7 +32,7 @@ async fn next_version(cluster: &mut Cluster) {
     let redis = cluster.engines.redis.server();
     for node in database.query("SELECT encode(id, 'hex') FROM nodes", &[]).await.unwrap() {
         let node: &str = node.get(0);
-        assert!(redis.ask(&format!("PUBLISH esh3ar:v1:to:{node} next")).is_some());
+        assert!(redis.ask(&format!("PUBLISH esh3ar:v2:to:{node} next")).is_some());
     }
     if let Mq::Shared(host) = &cluster.engines.mq {
         host.publish("Esh3arTech.Messaging", "esh3ar.v1.normal.2", r#"{"v":9,"next":"thing"}"#);

@@ -86,7 +86,11 @@ async fn by_tls() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{said}");
     // And to nobody else.
     let (redis, _heard) = esh3ar::redis::Redis::start(
-        esh3ar::redis::RedisSettings { target: url.parse().unwrap(), node: [1; 8].into() },
+        esh3ar::redis::RedisSettings {
+            target: url.parse().unwrap(),
+            node: [1; 8].into(),
+            sealer: None,
+        },
         &tokio_util::task::TaskTracker::new(),
         &tokio_util::sync::CancellationToken::new(),
     );

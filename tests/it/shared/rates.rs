@@ -201,9 +201,9 @@ async fn whatever_is_counted_is_forgotten_some_time() {
     let Some((server, a, _b)) = two().await else { return };
     let rates = [Rate { most: 5, window: HOUR / 60 }];
     a.redis.give_back("late", 3, &rates).await.unwrap();
-    assert_eq!(server.ask("EXISTS esh3ar:v1:rate:late").as_deref(), Some(":0\r\n"));
+    assert_eq!(server.ask("EXISTS esh3ar:v2:rate:late").as_deref(), Some(":0\r\n"));
     a.redis.admit("late", 3, false, &rates).await.unwrap();
     a.redis.give_back("late", 3, &rates).await.unwrap();
-    let ends = server.ask("TTL esh3ar:v1:rate:late").unwrap();
+    let ends = server.ask("TTL esh3ar:v2:rate:late").unwrap();
     assert!(matches!(ends.trim().trim_start_matches(':').parse(), Ok(1..=63)), "{ends}");
 }
