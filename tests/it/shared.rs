@@ -3,6 +3,7 @@
 
 mod kinds;
 mod rates;
+mod sealed;
 
 use std::time::{Duration, Instant};
 
