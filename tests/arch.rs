@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["domain", "tls"]),
     ("queue", &["domain"]),
     ("presence", &["domain", "redis"]),
-    ("mail", &[]),
+    ("mail", &["domain"]),
     ("redis", &["domain"]),
     ("cache", &["domain", "redis"]),
     ("app", &["domain", "store", "queue", "presence", "mail", "cache", "redis", "secrets"]),

@@ -36,6 +36,17 @@ pub enum NetworkError {
     TooMany,
 }
 
+/// Whether an address is one of this machine itself: 127.0.0.0/8 or ::1.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// Whether a host in a URL is this machine itself: `localhost` or a loopback address. Nothing is looked up.
+pub fn is_this_machine(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_loopback)
+}
+
 impl Network {
     /// Parses a comma-separated list, which may be empty.
     ///
@@ -189,6 +200,27 @@ mod tests {
 
     fn contains(text: &str, address: &str) -> bool {
         network(text).contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_name_and_its_addresses() {
+        for here in ["localhost", "LocalHost", "127.0.0.1", "127.8.9.10", "::1", "[::1]"] {
+            assert!(is_this_machine(here), "{here}");
+        }
+        assert!(is_this_machine("::ffff:127.0.0.1"));
+        for other in [
+            "",
+            "db",
+            "10.0.0.1",
+            "0.0.0.0",
+            "::",
+            "localhost.example.com",
+            "127.1",
+            "[::2]",
+            "[::1",
+        ] {
+            assert!(!is_this_machine(other), "{other}");
+        }
     }
 
     #[test]

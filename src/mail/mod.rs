@@ -15,6 +15,8 @@ use lettre::{
 };
 use uuid::Uuid;
 
+use crate::domain::network;
+
 /// Timeout of each SMTP step.
 const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -25,7 +27,7 @@ pub enum Encryption {
     StartTls,
     /// Implicit TLS (port 465).
     Tls,
-    /// For a server on this machine.
+    /// Only for a server on this machine, or without credentials.
     None,
 }
 
@@ -93,8 +95,15 @@ impl Mailer {
     /// A mailer over SMTP. Connects with the first mail.
     ///
     /// # Errors
-    /// [`Error::Settings`].
+    /// [`Error::Settings`], also for credentials that would cross the network without TLS.
     pub fn smtp(settings: &SmtpSettings) -> Result<Mailer, Error> {
+        if settings.encryption == Encryption::None
+            && settings.credentials.is_some()
+            && !network::is_this_machine(&settings.host)
+        {
+            let why = "a password needs TLS beyond this machine: set smtp.tls to starttls or tls";
+            return Err(Error::Settings(why.to_owned()));
+        }
         let parameters = || {
             TlsParameters::new(settings.host.clone())
                 .map_err(|error| Error::Settings(error.to_string()))
@@ -173,4 +182,78 @@ fn text(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn settings(host: &str, port: u16, encryption: Encryption) -> SmtpSettings {
+        SmtpSettings {
+            host: host.to_owned(),
+            port,
+            encryption,
+            credentials: Some(("who".to_owned(), "hunter2".to_owned())),
+            from: "a@example.org".to_owned(),
+            to: vec!["b@example.org".to_owned()],
+        }
+    }
+
+    /// A server that knows no TLS and would take any login; what it was sent.
+    async fn sent_to_a_server_without_tls(encryption: Encryption) -> (String, Error) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            stream.write_all(b"220 here\r\n").await.unwrap();
+            let (mut heard, mut line) = (Vec::new(), Vec::new());
+            while stream.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+                let answer: &[u8] = match line.starts_with(b"EHLO") {
+                    true => b"250-here\r\n250 AUTH PLAIN LOGIN\r\n",
+                    false => b"235 go on\r\n",
+                };
+                heard.append(&mut line);
+                if stream.write_all(answer).await.is_err() {
+                    break;
+                }
+            }
+            heard.append(&mut line);
+            String::from_utf8_lossy(&heard).into_owned()
+        });
+        let mailer = Mailer::smtp(&settings("127.0.0.1", port, encryption)).unwrap();
+        let mail = Mail { id: Uuid::nil(), subject: "s".to_owned(), body: "b".to_owned() };
+        let sending = tokio::time::timeout(SMTP_TIMEOUT * 2, mailer.send(&mail));
+        let error = sending.await.unwrap().unwrap_err();
+        drop(mailer);
+        (server.await.unwrap(), error)
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_gets_no_login() {
+        let (heard, error) = sent_to_a_server_without_tls(Encryption::StartTls).await;
+        assert!(heard.starts_with("EHLO"), "{heard}");
+        assert!(!heard.contains("AUTH") && !heard.contains("hunter2"), "{heard}");
+        // base64 of the NUL, the name and the password.
+        assert!(!heard.contains("AHdobwBodW50ZXIy"), "{heard}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_password_needs_tls_beyond_this_machine() {
+        let made = |host: &str, encryption| Mailer::smtp(&settings(host, 587, encryption));
+        let refused = made("mail.example.org", Encryption::None).unwrap_err().to_string();
+        assert!(refused.contains("starttls") && !refused.contains("hunter2"), "{refused}");
+        assert!(made("mail.example.org", Encryption::StartTls).is_ok());
+        assert!(made("mail.example.org", Encryption::Tls).is_ok());
+        assert!(made("127.0.0.1", Encryption::None).is_ok());
+        let mut without = settings("mail.example.org", 25, Encryption::None);
+        without.credentials = None;
+        assert!(Mailer::smtp(&without).is_ok());
+    }
 }

@@ -8,7 +8,7 @@ use deadpool::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub use super::primary::{Target, name};
+pub use super::primary::{Target, may_be_unencrypted, name};
 use super::{
     Error,
     primary::{self, PrimaryConnector},

@@ -28,6 +28,7 @@ pub mod message_status;
 pub mod messages;
 pub mod migrate;
 pub mod nodes;
+mod password_guard;
 pub mod pool;
 pub mod presence_log;
 mod primary;

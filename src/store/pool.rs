@@ -8,7 +8,7 @@ use std::{
 
 use deadpool::managed::Timeouts;
 
-pub use super::connect::Target;
+pub use super::connect::{Target, may_be_unencrypted};
 use super::{
     Client, Error, StatementGroup, Statements as _,
     client::StatementMetrics,
@@ -51,7 +51,8 @@ statements! {
 #[error("the database URL cannot be read: {0}")]
 pub struct BadUrl(String);
 
-/// Reads a `postgres://` URL. Of several servers it means the one that takes writes.
+/// Reads a `postgres://` URL. Of several servers it means the one that takes writes. Other machines are reached by
+/// TLS unless it says otherwise.
 ///
 /// # Errors
 /// What is wrong with it, without repeating it: it may hold a password.
@@ -75,7 +76,7 @@ pub fn parse_url(url: &str) -> Result<Target, BadUrl> {
     if texts.chain(target.get_password()).any(|text| text.contains(&0)) {
         return Err(BadUrl("it holds a NUL character (%00)".to_owned()));
     }
-    Ok(primary::prefer_primary(target))
+    Ok(primary::prefer_primary(primary::require_tls(target, url)))
 }
 
 impl Store {

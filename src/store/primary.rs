@@ -16,12 +16,13 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio_postgres::{
     NoTls, Socket,
-    config::{Host, SslMode, TargetSessionAttrs},
+    config::{Host, SslMode, SslNegotiation, TargetSessionAttrs},
     tls::MakeTlsConnect,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Error;
+use super::{Error, password_guard::PasswordGuard};
+use crate::domain::network;
 
 /// Where a database is, and how to come in.
 pub type Target = tokio_postgres::Config;
@@ -32,6 +33,7 @@ const FALLBACK_DELAY: Duration = Duration::from_millis(500);
 /// Opens connections for a pool.
 pub(super) struct PrimaryConnector {
     servers: Vec<Target>,
+    /// For all but those in this machine's file system.
     tls: Option<MakeRustlsConnect>,
     /// SQL run on each new connection.
     settings: String,
@@ -97,9 +99,15 @@ impl PrimaryConnector {
             return (place, Err(Error::Unavailable("no server in the URL".to_owned())));
         };
         let client = async {
-            let client = match &self.tls {
-                Some(tls) => open(server, tls.clone()).await?,
-                None => open(server, NoTls).await?,
+            let client = match (server.get_ssl_mode(), server.get_ssl_negotiation(), &self.tls) {
+                _ if is_local(server) => open(&without_tls(server), NoTls).await?,
+                (SslMode::Require, _, Some(tls)) | (_, SslNegotiation::Direct, Some(tls)) => {
+                    open(server, tls.clone()).await?
+                }
+                (_, _, tls) => {
+                    let (guard, server) = PasswordGuard::new(server, tls.clone());
+                    open(&server, guard).await?
+                }
             };
             client.batch_execute(&self.settings).await?;
             Ok(client)
@@ -174,9 +182,45 @@ impl Manager for PrimaryConnector {
     }
 }
 
-/// Whether all servers are local.
+/// Whether all servers are reached through the file system.
 pub(super) fn is_local(config: &Target) -> bool {
-    config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
+    config.get_hostaddrs().is_empty()
+        && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
+}
+
+/// Whether a server is on another machine.
+pub fn is_remote(config: &Target) -> bool {
+    // An address is where the connection goes; the name beside it is that of the certificate.
+    if !config.get_hostaddrs().is_empty() {
+        return config.get_hostaddrs().iter().any(|address| !network::is_loopback(*address));
+    }
+    config.get_hosts().iter().any(|host| match host {
+        Host::Tcp(name) => !network::is_this_machine(name),
+        Host::Unix(_) => false,
+    })
+}
+
+/// Whether connections to another machine may be without TLS.
+pub fn may_be_unencrypted(config: &Target) -> bool {
+    is_remote(config) && config.get_ssl_mode() != SslMode::Require
+}
+
+/// With other machines, TLS is required unless the URL says otherwise.
+pub(super) fn require_tls(mut config: Target, url: &str) -> Target {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    let says =
+        parameters.split('&').any(|parameter| parameter.split('=').next() == Some("sslmode"));
+    if !says && is_remote(&config) {
+        config.ssl_mode(SslMode::Require);
+    }
+    config
+}
+
+/// Postgres knows no TLS in the file system.
+fn without_tls(server: &Target) -> Target {
+    let mut server = server.clone();
+    server.ssl_mode(SslMode::Disable);
+    server
 }
 
 /// A URL with several servers means the primary, unless it says otherwise.
@@ -233,7 +277,7 @@ fn shared(config: &Target) -> Target {
     copy
 }
 
-/// Whether a connection uses TLS.
+/// Whether a connection may use TLS.
 pub(super) fn wants_tls(config: &Target) -> bool {
     config.get_ssl_mode() != SslMode::Disable && !is_local(config)
 }
@@ -267,6 +311,45 @@ mod tests {
             attrs("postgres://u@a/d?target_session_attrs=read-write"),
             TargetSessionAttrs::ReadWrite
         );
+    }
+
+    #[test]
+    fn other_machines_are_reached_by_tls_unless_the_url_says_otherwise() {
+        use SslMode::{Disable, Prefer, Require};
+        for (url, mode) in [
+            ("postgres://u@db.example.com/d", Require),
+            ("postgres://u@10.0.0.1/d", Require),
+            ("postgres://u@[2001:db8::1]/d", Require),
+            ("postgres://u@localhost.example.com/d", Require),
+            ("postgres://u@127.0.0.1.example.com/d", Require),
+            ("postgres://u@localhost,db.example.com/d", Require),
+            ("postgres://u@db.example.com/d?application_name=sslmode", Require),
+            ("postgres://u@db.example.com/d?xsslmode=1&sslmode=prefer", Prefer),
+            ("postgres://u@localhost/d?hostaddr=10.0.0.1", Require),
+            ("postgres:///d?host=db.example.com", Require),
+            ("postgres:///d?hostaddr=10.0.0.1", Require),
+            ("postgres://u@db.example.com/d?sslmode=require", Require),
+            ("postgres://u@db.example.com/d?sslmode=prefer", Prefer),
+            ("postgres://u@db.example.com/d?sslmode=disable", Disable),
+            ("postgres://u@db.example.com/d?application_name=x&sslmode=disable", Disable),
+            ("postgres://u@localhost/d", Prefer),
+            ("postgres://u@LOCALHOST:5433/d", Prefer),
+            ("postgres://u@127.8.9.10/d", Prefer),
+            ("postgres://u@[::1]/d", Prefer),
+            ("postgres://u@db.example.com/d?hostaddr=127.0.0.1", Prefer),
+            ("postgres:///d?host=/run/postgresql", Prefer),
+            ("postgres://u@%2Frun%2Fpostgresql/d", Prefer),
+            ("postgres://u@localhost/d?sslmode=require", Require),
+        ] {
+            match parse_url(url) {
+                Ok(config) => assert_eq!(config.get_ssl_mode(), mode, "{url}"),
+                // Unknown parameters are refused.
+                Err(_) => assert!(url.contains("xsslmode"), "{url}"),
+            }
+        }
+        let may_be = |url: &str| may_be_unencrypted(&parse_url(url).unwrap());
+        assert!(may_be("postgres://u@db.example.com/d?sslmode=prefer"));
+        assert!(!may_be("postgres://u@db.example.com/d") && !may_be("postgres://u@localhost/d"));
     }
 
     #[test]

@@ -165,6 +165,27 @@ fn the_broker_is_named_without_its_password() {
 }
 
 #[test]
+fn a_mail_password_needs_tls_beyond_this_machine() {
+    let smtp = |text: &str| {
+        let text = format!("[smtp]\nfrom = \"a@x.org\"\nto = \"b@x.org\"\n{text}\n");
+        load(file(&text)).map(|_| ()).map_err(|errors| errors.to_string())
+    };
+    let login = "username = \"u\"\npassword = \"hunter2\"";
+    let told = smtp(&format!("host = \"mail.x.org\"\ntls = \"none\"\n{login}")).unwrap_err();
+    assert!(told.contains("smtp.tls must be starttls or tls"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+    for good in [
+        format!("host = \"mail.x.org\"\n{login}"),
+        format!("host = \"mail.x.org\"\ntls = \"tls\"\n{login}"),
+        format!("host = \"localhost\"\ntls = \"none\"\n{login}"),
+        format!("tls = \"none\"\n{login}"),
+        "host = \"mail.x.org\"\ntls = \"none\"".to_owned(),
+    ] {
+        assert_eq!(smtp(&good), Ok(()), "{good}");
+    }
+}
+
+#[test]
 fn trusted_proxies_are_networks() {
     let http = |text: &str| {
         load(file(&format!("[http]\n{text}\n")))

@@ -16,8 +16,9 @@ const MAX_PRIVATE_POOL_SIZE: usize = 48;
 section! {
     /// Postgres.
     pub struct DatabaseConfig in "database." {
-        /// postgres:// URL. With several hosts (host,host), the one that accepts writes is used. Unset: a
-        /// private Postgres under data_dir.
+        /// postgres:// URL. With several hosts (host,host), the one that accepts writes is used. TLS is
+        /// required for other machines, unless sslmode says otherwise. Unset: a private Postgres under
+        /// data_dir.
         url: Option<Secret> =
             unset("postgres://esh3ar@db.example.com/esh3ar?sslmode=require").secret()
             => optional(secret),
@@ -27,7 +28,7 @@ section! {
             unset("postgres://esh3ar_owner@db.example.com/esh3ar?sslmode=require").secret()
             => optional(secret),
         /// postgres:// URLs of streaming replicas that may serve lists and histories, as an array or separated
-        /// by commas.
+        /// by commas; sslmode as in database.url.
         replica_urls: Vec<Secret> =
             unset("[\"postgres://esh3ar@replica.example.com/esh3ar?sslmode=require\"]").secret()
             => urls,

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use crate::config::{
-    Secret,
-    key::{default, unset},
-    parse::{DAY, duration, expected, one_of, optional, secret, text},
-    reader::Reader,
-    sections::{key, section::section},
+use crate::{
+    config::{
+        Secret,
+        key::{default, unset},
+        parse::{DAY, duration, expected, one_of, optional, secret, text},
+        reader::Reader,
+        sections::{key, section::section},
+    },
+    domain::network,
 };
 
 section! {
@@ -17,7 +20,8 @@ section! {
         host: Option<String> = unset("mail.example.org").reloadable() => optional(text),
         /// Port of the mail server.
         port: u16 = default("587").reloadable() => port,
-        /// Encryption of the connection to the mail server: starttls, tls (implicit TLS) or none.
+        /// Encryption of the connection to the mail server: starttls, tls (implicit TLS) or none. none is an
+        /// error with a password, unless the server is on this machine.
         tls: SmtpTls = default("starttls").reloadable() => one_of(&[
             ("starttls", SmtpTls::StartTls),
             ("tls", SmtpTls::Tls),
@@ -77,8 +81,11 @@ fn check(smtp: &SmtpConfig, reader: &mut Reader) {
         let missing = if has_password { username } else { password };
         reader.problem(missing, "is required: set smtp.username and smtp.password together");
     }
-    if smtp.host.is_none() {
-        return;
+    let Some(host) = &smtp.host else { return };
+    if smtp.tls == SmtpTls::None && has_password && !network::is_this_machine(host) {
+        let why = "must be starttls or tls with a password: without TLS the password would be readable on the \
+                   network; if the server has no TLS, remove smtp.username and smtp.password";
+        reader.problem(key!("smtp.tls"), why);
     }
     let (from, to) = (key!("smtp.from"), key!("smtp.to"));
     if !reader.is_set(from) {

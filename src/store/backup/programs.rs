@@ -11,7 +11,7 @@ use std::{
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::entries;
-use crate::store::{embedded, pool::Target};
+use crate::store::{embedded, pool::Target, primary};
 
 /// Why a program failed.
 #[derive(Debug, thiserror::Error)]
@@ -292,6 +292,10 @@ fn environment(target: &Target, encrypted: bool) -> Vec<(&'static str, String)> 
         let bundle = given.or_else(usual).unwrap_or_else(|| "system".to_owned());
         environment.push(("PGSSLROOTCERT", bundle));
     }
+    if mode != "verify-full" && !primary::is_local(target) {
+        // As the store: libpq 16 and newer then refuse to send a password in clear.
+        environment.push(("PGREQUIREAUTH", "!password".to_owned()));
+    }
     environment.push(("PGAPPNAME", "esh3ar backup".to_owned()));
     environment
 }
@@ -328,8 +332,13 @@ mod tests {
         }
         assert!(found.contains_key("PGSSLROOTCERT"));
         let mode = |url: &str, encrypted| of(url, encrypted)["PGSSLMODE"].clone();
-        assert_eq!(mode("postgres://a/d", true), "verify-full", "the store encrypts where it can");
-        assert_eq!(mode("postgres://a/d", false), "prefer");
+        assert_eq!(mode("postgres://a/d", false), "verify-full");
+        let (may_be, no_password) = ("postgres://localhost/d", "!password");
+        assert_eq!(mode(may_be, true), "verify-full", "the store encrypts where it can");
+        assert_eq!(mode(may_be, false), "prefer");
+        assert_eq!(of(may_be, false)["PGREQUIREAUTH"], no_password);
+        assert_eq!(of("postgres://a/d?sslmode=disable", false)["PGREQUIREAUTH"], no_password);
+        assert!(!of("postgres://a/d", false).contains_key("PGREQUIREAUTH"));
         assert_eq!(mode("postgres://a/d?sslmode=disable", false), "disable");
         assert_eq!(of("postgres://a/d", false)["PGTARGETSESSIONATTRS"], "any");
     }

@@ -114,7 +114,8 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
             "database.url must point to the primary; list replicas in database.replica_urls";
         fail("database", format!("{text}, but is a replica"), remedy)
     } else if !found.private_way {
-        let remedy = "add ?sslmode=require to database.url";
+        let remedy =
+            "use sslmode=require in database.url: whoever reads the traffic reads every message";
         warn("database", format!("{text} over the network without TLS"), remedy)
     } else {
         ok("database", text)

@@ -3,6 +3,7 @@
 
 mod check;
 mod database;
+mod encryption;
 mod keys;
 mod machine;
 mod services;
@@ -69,6 +70,7 @@ async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
     checks.push(machine::certificate(&setup.loaded.config));
     database::check(setup, &mut checks).await;
     services::check(setup, &mut checks).await;
+    encryption::check(setup, &mut checks);
     checks.push(machine::service(setup).await);
     tell(&setup.output, &checks);
     let count = |state: &str| checks.iter().filter(|check| check.state == state).count();
