@@ -91,9 +91,9 @@ impl PresenceSync {
                             self.renew().await;
                         }
                         match place_of(&frame, &mut counts) {
-                            Place::Next => {}
-                            Place::AfterGap => self.resync_all(),
-                            Place::Repeated => continue,
+                            FrameOrder::Next => {}
+                            FrameOrder::AfterGap => self.resync_all(),
+                            FrameOrder::Repeated => continue,
                         }
                         for (party, outbound) in frame.items {
                             self.registry.send(&party, &outbound);
@@ -195,7 +195,7 @@ impl PresenceSync {
 
 /// Where a frame stands among those of the same process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum FrameOrder {
     Next,
     /// Earlier frames were lost.
     AfterGap,
@@ -205,25 +205,25 @@ enum Place {
 }
 
 /// The numbers of a process only rise; see [`super::relay_sender`].
-fn place_of(frame: &RelayFrame, counts: &mut HashMap<NodeId, u64>) -> Place {
+fn place_of(frame: &RelayFrame, counts: &mut HashMap<NodeId, u64>) -> FrameOrder {
     let RelayFrame { from, n, .. } = *frame;
     let place = match counts.get(&from) {
         // It has no number, and the numbers after it are higher than those before it.
-        _ if n == RENEW_REQUEST => Place::AfterGap,
-        Some(last) if n <= *last => Place::Repeated,
-        Some(last) if n != last + 1 => Place::AfterGap,
-        _ => Place::Next,
+        _ if n == RENEW_REQUEST => FrameOrder::AfterGap,
+        Some(last) if n <= *last => FrameOrder::Repeated,
+        Some(last) if n != last + 1 => FrameOrder::AfterGap,
+        _ => FrameOrder::Next,
     };
-    if n != RENEW_REQUEST && place != Place::Repeated {
+    if n != RENEW_REQUEST && place != FrameOrder::Repeated {
         counts.insert(from, n);
     }
     match place {
-        Place::Next => {}
-        Place::AfterGap => {
+        FrameOrder::Next => {}
+        FrameOrder::AfterGap => {
             tracing::debug!(n, "frames of another process were lost");
             metrics::counter!("esh3ar_relay_gaps_total").increment(1);
         }
-        Place::Repeated => metrics::counter!("esh3ar_relay_repeated_total").increment(1),
+        FrameOrder::Repeated => metrics::counter!("esh3ar_relay_repeated_total").increment(1),
     }
     place
 }
@@ -240,19 +240,19 @@ mod tests {
             place_of(&frame, &mut counts)
         };
         // A process that was started later than the other joins at any number.
-        assert_eq!(place(1, 7), Place::Next);
-        assert_eq!(place(1, 8), Place::Next);
-        assert_eq!(place(1, 8), Place::Repeated);
-        assert_eq!(place(1, 1), Place::Repeated);
-        assert_eq!(place(2, 1), Place::Next);
-        assert_eq!(place(1, 9), Place::Next);
-        assert_eq!(place(1, 11), Place::AfterGap);
+        assert_eq!(place(1, 7), FrameOrder::Next);
+        assert_eq!(place(1, 8), FrameOrder::Next);
+        assert_eq!(place(1, 8), FrameOrder::Repeated);
+        assert_eq!(place(1, 1), FrameOrder::Repeated);
+        assert_eq!(place(2, 1), FrameOrder::Next);
+        assert_eq!(place(1, 9), FrameOrder::Next);
+        assert_eq!(place(1, 11), FrameOrder::AfterGap);
         // What was held back and comes late was missed already.
-        assert_eq!(place(1, 10), Place::Repeated);
+        assert_eq!(place(1, 10), FrameOrder::Repeated);
         // A request to renew does not let old frames in.
-        assert_eq!(place(1, RENEW_REQUEST), Place::AfterGap);
-        assert_eq!(place(1, 11), Place::Repeated);
-        assert_eq!(place(1, 40), Place::AfterGap);
-        assert_eq!(place(1, 41), Place::Next);
+        assert_eq!(place(1, RENEW_REQUEST), FrameOrder::AfterGap);
+        assert_eq!(place(1, 11), FrameOrder::Repeated);
+        assert_eq!(place(1, 40), FrameOrder::AfterGap);
+        assert_eq!(place(1, 41), FrameOrder::Next);
     }
 }

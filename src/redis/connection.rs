@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Error, PREFIX, RESPONSE_TIMEOUT,
-    seal::{Purpose, Sealer},
+    seal::{Purpose, RedisSealer},
     server_info::RedisMemory,
     target::{PushSink, RedisConnection, RedisTarget},
 };
@@ -38,7 +38,7 @@ pub struct RedisSettings {
     pub target: RedisTarget,
     pub node: NodeId,
     /// For frames and cached pages; `None` for a command that uses neither.
-    pub sealer: Option<Sealer>,
+    pub sealer: Option<RedisSealer>,
 }
 
 /// What arrives on the channel of this process.
@@ -137,7 +137,7 @@ impl Redis {
         matches!(self.inner.settings.target, RedisTarget::Cluster(_))
     }
 
-    pub(super) fn sealer(&self) -> Result<&Sealer, Error> {
+    pub(super) fn sealer(&self) -> Result<&RedisSealer, Error> {
         let none = || Error::Failed("this command neither sends frames nor reads pages".to_owned());
         self.inner.settings.sealer.as_ref().ok_or_else(none)
     }

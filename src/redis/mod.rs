@@ -17,9 +17,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use connection::{Redis, RedisEvent, RedisSettings, RedisState};
-pub use presence::Lookup;
+pub use presence::PresenceLookup;
 pub use rate_limits::RateAdmission;
-pub use seal::Sealer;
+pub use seal::RedisSealer;
 pub use server_info::{RedisMemory, RedisServerInfo, check_login};
 pub use target::RedisTarget;
 

@@ -41,7 +41,7 @@ fn mark(answer: Value) -> Option<Vec<u8>> {
 
 /// Where parties are connected.
 #[derive(Debug, Default)]
-pub struct Lookup {
+pub struct PresenceLookup {
     /// The other processes that have connections of each party.
     pub nodes: Vec<Vec<NodeId>>,
     /// The marks of the gateways that were named, read before and after.
@@ -114,7 +114,11 @@ impl Redis {
     ///
     /// # Errors
     /// Redis is away.
-    pub async fn look_up(&self, parties: &[&str], gateways: &[NodeId]) -> Result<Lookup, Error> {
+    pub async fn look_up(
+        &self,
+        parties: &[&str],
+        gateways: &[NodeId],
+    ) -> Result<PresenceLookup, Error> {
         let mut before = Vec::new();
         let mut nodes = Vec::with_capacity(parties.len());
         for some in parties.chunks(BATCH_SIZE) {
@@ -137,7 +141,7 @@ impl Redis {
         // Where everybody was found, nobody's absence is in question.
         let doubted = nodes.iter().any(Vec::is_empty);
         let after = if doubted { self.marks(gateways).await? } else { before.clone() };
-        Ok(Lookup { nodes, before, after })
+        Ok(PresenceLookup { nodes, before, after })
     }
 
     /// The marks of gateways.

@@ -42,29 +42,29 @@ impl Purpose {
 
 /// Derives the keys. Cheap to clone.
 #[derive(Clone)]
-pub struct Sealer {
+pub struct RedisSealer {
     root: Prk,
     node: NodeId,
     frames: Arc<LessSafeKey>,
     pages: Arc<LessSafeKey>,
 }
 
-impl std::fmt::Debug for Sealer {
+impl std::fmt::Debug for RedisSealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sealer")
+        f.write_str("RedisSealer")
     }
 }
 
-impl Sealer {
+impl RedisSealer {
     /// For a process, from the secret of its installation.
     ///
     /// # Errors
     /// The library refuses to make keys; it has no reason to.
-    pub fn new(secret: &[u8], node: NodeId) -> Result<Sealer, Error> {
+    pub fn new(secret: &[u8], node: NodeId) -> Result<RedisSealer, Error> {
         let root = Salt::new(HKDF_SHA256, SALT).extract(secret);
         let own = |purpose| derive(&root, purpose, node.as_bytes()).ok_or_else(no_key);
         let (frames, pages) = (Arc::new(own(Purpose::Frame)?), Arc::new(own(Purpose::Page)?));
-        Ok(Sealer { root, node, frames, pages })
+        Ok(RedisSealer { root, node, frames, pages })
     }
 
     /// Encrypts content for one place: a channel or a key in Redis.
@@ -133,8 +133,8 @@ fn no_key() -> Error {
 mod tests {
     use super::*;
 
-    fn sealer(secret: &[u8], node: u8) -> Sealer {
-        Sealer::new(secret, [node; 8].into()).unwrap()
+    fn sealer(secret: &[u8], node: u8) -> RedisSealer {
+        RedisSealer::new(secret, [node; 8].into()).unwrap()
     }
 
     #[test]

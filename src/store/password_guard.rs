@@ -14,13 +14,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_postgres::{
-    Socket,
+    Config, Socket,
     config::{SslMode, SslNegotiation},
     tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
-
-use super::primary::Target;
 
 /// Asks a server whether it speaks TLS; it answers with one byte.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -46,7 +44,7 @@ pub(super) struct PasswordGuard {
 impl PasswordGuard {
     /// For a server, with the configuration that the driver is to be given. Without `tls` there is none, as with
     /// `sslmode=disable`.
-    pub(super) fn new(server: &Target, tls: Option<MakeRustlsConnect>) -> (PasswordGuard, Target) {
+    pub(super) fn new(server: &Config, tls: Option<MakeRustlsConnect>) -> (PasswordGuard, Config) {
         let mut config = server.clone();
         config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
         // The driver wants a name, also where the address alone is known.

@@ -11,7 +11,7 @@ use esh3ar::{
     cache::{Cache, CacheKey, CacheKind},
     domain::{ContentType, Message, MessageId, Party, Phone, Priority, Status, TokenId, UserId},
     presence::{Delivery, Outbound, Presence, Registration, Registry, Relay, RouteOutcome},
-    redis::{Redis, RedisSettings, RedisTarget, Sealer},
+    redis::{Redis, RedisSealer, RedisSettings, RedisTarget},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -30,7 +30,7 @@ impl Node {
         let target: RedisTarget = url.parse().unwrap();
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let node = [name; 8].into();
-        let sealer = Some(Sealer::new(b"of the installation", node).unwrap());
+        let sealer = Some(RedisSealer::new(b"of the installation", node).unwrap());
         let settings = RedisSettings { target, node, sealer };
         let (redis, heard) = Redis::start(settings, &tracker, &stop);
         let registry = Registry::new(8);

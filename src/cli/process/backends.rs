@@ -9,7 +9,7 @@ use crate::{
     config::{Config, QueueKind},
     presence::{Presence, Registry, Relay},
     queue::{Consumer, Queue, Rabbit, rabbit},
-    redis::{Redis, RedisSettings, RedisTarget, Sealer},
+    redis::{Redis, RedisSealer, RedisSettings, RedisTarget},
     store::Store,
 };
 
@@ -53,7 +53,7 @@ pub(crate) async fn backends(
     };
     let node = new_node();
     let secret = identity::connection_secret(store, settings.clock.now()).await?;
-    let sealer = Sealer::new(&secret, node)
+    let sealer = RedisSealer::new(&secret, node)
         .map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
     let redis_settings = RedisSettings { target, node, sealer: Some(sealer) };
     let (redis, heard) = Redis::start(redis_settings, &group.tracker, &group.stop);

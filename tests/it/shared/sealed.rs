@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Node, delivered, drain, party, settled, until};
 use crate::support::{
     acknowledge,
-    cluster::{Breaks, Cluster},
+    cluster::{Breaks, Cluster, Mq},
     id, next_messages,
     redis::Redis,
     wait_for,
@@ -169,6 +169,15 @@ async fn texts_never_stand_in_redis_and_what_others_write_there_is_ignored() {
         (near.metric("esh3ar_redis_rejected_total{kind=\"page\"}").await >= 1.0).then_some(())
     })
     .await;
+    // Wake-ups for a message that was delivered, and for one that there is not.
+    let Mq::Shared(host) = &cluster.engines.mq else { panic!("a broker of its own") };
+    for forged in [sent.clone(), Uuid::now_v7().to_string()] {
+        for generation in [0, 1, 2] {
+            let frame = format!(r#"{{"v":1,"messages":[["{forged}",{generation}]]}}"#);
+            host.publish("Esh3arTech.Messaging", "esh3ar.v1.high.0", &frame);
+        }
+    }
+    until("the wake-ups to be taken", async || (host.waiting().await == 0).then_some(())).await;
     let mut all = vec![sent];
     for n in 0..3 {
         all.push(say(&format!("message {n}")).await);
