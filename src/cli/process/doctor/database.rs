@@ -115,7 +115,7 @@ async fn answers(setup: &Setup, store: &Store, checks: &mut Vec<Check>) -> bool 
         fail("database", format!("{text}, but is a replica"), remedy)
     } else if !found.private_way {
         let remedy =
-            "use sslmode=require in database.url: whoever reads the traffic reads every message";
+            "use sslmode=require in database.url: an attacker on the network can read every message";
         warn("database", format!("{text} over the network without TLS"), remedy)
     } else {
         ok("database", text)

@@ -20,7 +20,7 @@ fn warnings(config: &Config) -> Vec<Check> {
             checks.push(warn(
                 "encryption",
                 "a replica in database.replica_urls may be reached over the network without TLS",
-                "use sslmode=require in database.replica_urls: whoever reads the traffic reads every message",
+                "use sslmode=require in database.replica_urls: an attacker on the network can read every message",
             ));
         }
     }
@@ -29,7 +29,7 @@ fn warnings(config: &Config) -> Vec<Check> {
         checks.push(warn(
             "encryption",
             "RabbitMQ is reached over the network without TLS",
-            "use amqps:// in queue.url: whoever reads the traffic reads the password, and can then stop \
+            "use amqps:// in queue.url: an attacker on the network can read the password, and then stop \
              wake-ups",
         ));
     }
@@ -38,8 +38,8 @@ fn warnings(config: &Config) -> Vec<Check> {
         checks.push(warn(
             "encryption",
             "Redis is reached over the network without TLS",
-            "use rediss:// in cache.url: whoever reads the traffic reads the password and who is connected, \
-             and can then delay messages",
+            "use rediss:// in cache.url: an attacker on the network can read the password and who is connected, \
+             and then delay messages",
         ));
     }
     checks
