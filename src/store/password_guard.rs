@@ -1,7 +1,7 @@
 //! Connections to Postgres that may have no TLS: a password is never sent on them as it is.
 //!
-//! The driver answers a server that asks for the password in clear, whoever that server is. So such connections
-//! go through a stream that reads what the server asks, and ends the connection before the driver sees it. The
+//! The driver answers every server that asks for the password in clear, also an attacker's. So such connections go
+//! through a stream that reads what the server asks, and ends the connection before the driver sees it. The
 //! driver takes this stream for TLS without a negotiation, and the negotiation is done here.
 
 use std::{
