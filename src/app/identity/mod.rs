@@ -20,8 +20,6 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-pub use revocation::connection_secret;
-
 use super::Core;
 
 /// Users, their tokens and their phone numbers. Cheap to clone.

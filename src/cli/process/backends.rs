@@ -52,7 +52,8 @@ pub(crate) async fn backends(
         return Ok(Backends::embedded(settings));
     };
     let node = new_node();
-    let secret = identity::connection_secret(store, settings.clock.now()).await?;
+    let secret =
+        identity::connection_secret(store, settings.keys.as_ref(), settings.clock.now()).await?;
     let sealer = RedisSealer::new(&secret, node)
         .map_err(|error| Failure::new(ExitStatus::Failed, error.to_string()))?;
     let redis_settings = RedisSettings { target, node, sealer: Some(sealer) };
