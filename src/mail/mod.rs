@@ -244,8 +244,8 @@ mod tests {
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 
-    #[test]
-    fn a_password_needs_tls_beyond_this_machine() {
+    #[tokio::test]
+    async fn a_password_needs_tls_beyond_this_machine() {
         let made = |host: &str, encryption| Mailer::smtp(&settings(host, 587, encryption));
         let refused = made("mail.example.org", Encryption::None).unwrap_err().to_string();
         assert!(refused.contains("starttls") && !refused.contains("hunter2"), "{refused}");

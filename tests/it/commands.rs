@@ -130,7 +130,8 @@ async fn doctor_config_completions_and_manual() {
     let names: Vec<&str> =
         checks.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
     let wanted = "configuration, data folder, disk, open files, certificate, database, connections, \
-                  durability, clock, schema, key file, phone numbers, rabbitmq, redis, mail, service";
+                  durability, database role, clock, schema, key file, admin tokens, phone numbers, \
+                  rabbitmq, redis, mail, service";
     assert_eq!(names.join(", "), wanted);
     assert!(checks.as_array().unwrap().iter().all(|check| check["state"] != "FAIL"), "{checks}");
     let shown = run_json(&data, &["config", "show"]);

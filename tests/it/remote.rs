@@ -1,13 +1,23 @@
 //! The administrator's commands over the admin API of a server elsewhere: the same output as on the
 //! server itself, and clear errors.
 
-use std::process::{Command, Output};
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
 
 use serde_json::{Value, json};
 
 use crate::support::{BINARY, Folder, Server};
 
 const PHONE: &str = "+967771234567";
+
+/// A file that only its owner reads, as a token should be kept.
+pub fn private_file(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
 
 /// Somewhere without a database of its own.
 pub struct Elsewhere {
@@ -18,7 +28,7 @@ pub struct Elsewhere {
 impl Elsewhere {
     pub fn new(server: &Server, token: &str) -> Elsewhere {
         let folder = Folder::new();
-        std::fs::write(folder.path().join("token"), format!("{token}\n")).unwrap();
+        private_file(&folder.path().join("token"), &format!("{token}\n"));
         Elsewhere { folder, url: server.base.clone() }
     }
 
@@ -208,7 +218,7 @@ async fn what_goes_wrong_is_told_apart() {
     ends(tls.run(&["user", "list"]), 69, "it does not speak TLS there: use http://");
     ends(good.run(&["user", "list", "--data-dir", "/tmp"]), 2, "--data-dir");
     let away = Elsewhere { url: "http://127.0.0.1:1".to_owned(), folder: Folder::new() };
-    std::fs::write(away.folder.path().join("token"), "esh_x").unwrap();
+    private_file(&away.folder.path().join("token"), "esh_x");
     ends(away.run(&["user", "list"]), 69, "cannot reach http://127.0.0.1:1");
     let no_url = Elsewhere { url: "messages.example.org".to_owned(), ..away };
     ends(no_url.run(&["user", "list"]), 2, "not a valid server address");
@@ -264,8 +274,10 @@ async fn who_listens_with_a_token_that_is_no_good_is_told() {
     let data = server.data();
     let shop = server.user("Shop", "SendMessages");
     let listen = |token: &str| {
+        let file = server.folder.path().join("token");
+        private_file(&file, token);
         let mut command = crate::support::command(&data);
-        command.args(["listen", "--url", &server.base, "--token", token]);
+        command.args(["listen", "--url", &server.base, "--token-file"]).arg(file);
         command.stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
     let output = listen("bad").wait_with_output().unwrap();

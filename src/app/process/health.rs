@@ -11,7 +11,7 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a dependency may take to answer before it counts as down.
 const DEPENDENCY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a result is shown to all who ask: however many they are, each dependency is looked at once.
+/// How long an answer of the database is shown to all who ask: however many they are, it is asked once.
 const HEALTH_TTL: Duration = Duration::from_secs(1);
 
 /// What there is to say of a full disk: whose it is, the database's own log knows.
@@ -53,14 +53,8 @@ pub struct Replica {
     pub fault: Option<String>,
 }
 
-type LastLook = tokio::sync::Mutex<Option<(Instant, Vec<Dependency>)>>;
-
-/// The last results. While one looks, the others wait for it.
-#[derive(Default)]
-pub(super) struct HealthCache {
-    plain: LastLook,
-    detailed: LastLook,
-}
+/// What the database and the other processes' ways answered last. While one asks, the others wait for it.
+pub(super) type HealthCache = tokio::sync::Mutex<Option<(Instant, Vec<Dependency>)>>;
 
 /// Mail waits for its server; nothing else does.
 fn mail(latency: Duration, fault: Option<String>) -> Dependency {
@@ -71,37 +65,13 @@ impl ProcessService {
     /// The state of every dependency there is; without `details` only of those without which nothing
     /// works, because a probe that comes every second should not connect to a mail server each time.
     pub async fn health(&self, details: bool) -> Vec<Dependency> {
-        let cache = &self.state.health;
-        let last = if details { &cache.detailed } else { &cache.plain };
-        let mut last = last.lock().await;
-        if let Some((at, found)) = &*last
-            && at.elapsed() < HEALTH_TTL
-        {
-            return found.clone();
-        }
-        let found = self.look_at_dependencies(details).await;
-        *last = Some((Instant::now(), found.clone()));
-        found
-    }
-
-    async fn look_at_dependencies(&self, details: bool) -> Vec<Dependency> {
-        let begun = Instant::now();
-        let fault = match tokio::time::timeout(DEPENDENCY_TIMEOUT, self.core.store().ping()).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer in {} s", DEPENDENCY_TIMEOUT.as_secs())),
-        };
-        let up = fault.is_none();
-        let latency = begun.elapsed();
-        let database =
-            Dependency { name: "database", up, latency, fault, stops: Stops::Everything };
-        let latency = Duration::ZERO;
         let full = self.is_disk_full();
         let fault = full.then(|| DISK_FULL.to_owned());
+        let latency = Duration::ZERO;
         let disk = Dependency { name: "disk", up: !full, latency, fault, stops: Stops::Storing };
-        let mut all = vec![database, disk];
-        all.extend(self.realtime());
-        all.extend(self.check_backends().await);
+        let mut all = self.asked_dependencies().await;
+        all.insert(1, disk);
+        all.splice(2..2, self.realtime());
         if !details {
             return all;
         }
@@ -119,6 +89,28 @@ impl ProcessService {
             }
         }
         all
+    }
+
+    /// The database first, then the ways to other processes: those that are asked over a connection.
+    async fn asked_dependencies(&self) -> Vec<Dependency> {
+        let mut last = self.state.health.lock().await;
+        if let Some((at, found)) = &*last
+            && at.elapsed() < HEALTH_TTL
+        {
+            return found.clone();
+        }
+        let begun = Instant::now();
+        let fault = match tokio::time::timeout(DEPENDENCY_TIMEOUT, self.core.store().ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("no answer in {} s", DEPENDENCY_TIMEOUT.as_secs())),
+        };
+        let (up, latency) = (fault.is_none(), begun.elapsed());
+        let stops = Stops::Everything;
+        let mut found = vec![Dependency { name: "database", up, latency, fault, stops }];
+        found.extend(self.check_backends().await);
+        *last = Some((Instant::now(), found.clone()));
+        found
     }
 
     /// Whether the database had no room for something new in the last minute.
