@@ -73,8 +73,9 @@ impl RemoteArgs {
         let text = if path == Path::new("-") {
             read_line_of_input()?
         } else {
-            let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
-            if mode & 0o077 != 0 {
+            // A pipe has no mode to mind.
+            let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+            if file.is_some_and(|file| file.permissions().mode() & 0o077 != 0) {
                 let path = path.display();
                 output.note(&format!("others can read {path}; run: chmod 600 {path}"));
             }

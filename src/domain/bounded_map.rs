@@ -99,6 +99,15 @@ impl<K: Eq + Hash, V> BoundedMap<K, V> {
         self.entries.retain(|_, entry| entry.used > last_dropped);
     }
 
+    /// Removes an entry, expired or not.
+    pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.entries.remove(key).map(|entry| entry.value)
+    }
+
     /// Keeps only some entries.
     pub fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         self.entries.retain(|key, entry| keep(key, &entry.value));

@@ -130,7 +130,18 @@ impl DeliveryService {
             let party = delivery.message.recipient.clone();
             (party, Outbound::Deliver(Arc::clone(delivery)))
         };
-        let reached = self.core.presence().route(deliveries.iter().map(told).collect()).await;
+        // Those that could still not be asked: what follows must not overtake what they missed.
+        let recipients = deliveries.iter().map(|delivery| &delivery.message.recipient);
+        let behind: Vec<(Party, MessageId)> =
+            self.state.pending_resyncs.take_of(recipients).into_iter().collect();
+        let resyncs =
+            behind.iter().map(|(party, from)| (party.clone(), Outbound::Resync(Some(*from))));
+        let items = resyncs.chain(deliveries.iter().map(told)).collect();
+        let mut asked = self.core.presence().route(items).await;
+        let reached = asked.split_off(behind.len());
+        let unasked =
+            behind.into_iter().zip(asked).filter(|(_, reach)| *reach == RouteOutcome::Unknown);
+        self.state.pending_resyncs.note(unasked.map(|(behind, _)| behind));
         self.trace_handed(began, deliveries, &reached);
         let mut parked = Vec::new();
         let mut unknown = Vec::new();

@@ -54,6 +54,20 @@ impl PendingResyncs {
         !self.any.load(Ordering::Acquire)
     }
 
+    /// Those of these parties that are remembered. They are forgotten here.
+    pub(super) fn take_of<'a>(&self, parties: impl IntoIterator<Item = &'a Party>) -> Behind {
+        if self.is_empty() {
+            return Behind::new();
+        }
+        let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = parties
+            .into_iter()
+            .filter_map(|party| Some((party.clone(), known.remove(party)?)))
+            .collect();
+        self.any.store(!known.is_empty(), Ordering::Release);
+        taken
+    }
+
     /// All of them, who are forgotten here.
     pub(super) fn take(&self) -> Behind {
         if self.is_empty() {
@@ -62,5 +76,24 @@ impl PendingResyncs {
         let mut known = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
         self.any.store(false, Ordering::Release);
         known.take(usize::MAX).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Phone;
+
+    #[test]
+    fn those_of_some_parties_are_taken_and_the_others_stay() {
+        let party = |n: u8| Party::Mobile(Phone::from_stored(&format!("+96777123456{n}")));
+        let id = |n: u128| MessageId(uuid::Uuid::from_u128(n));
+        let pending = PendingResyncs::default();
+        pending.note([(party(1), id(5)), (party(2), id(3)), (party(1), id(4))]);
+        assert!(pending.take_of([&party(3)]).is_empty());
+        assert_eq!(pending.take_of([&party(1), &party(1)]), Behind::from([(party(1), id(4))]));
+        assert!(pending.take_of([&party(1)]).is_empty());
+        assert_eq!(pending.take(), Behind::from([(party(2), id(3))]));
+        assert!(pending.is_empty());
     }
 }
