@@ -76,3 +76,28 @@ async fn import(client: &Client, id: MessageId) -> Result<Option<MessageImport>,
 async fn events(client: &Client, id: MessageId) -> Result<Vec<TimelineEvent>, Error> {
     client.query(&EVENTS, &[&id.0]).await?.iter().map(TimelineEvent::of_row).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::{domain::timeline::EventKind, store::statement};
+
+    /// A kind that is not in [`EventKind`] would be shown to nobody but administrators, without a decision.
+    #[test]
+    fn the_kinds_that_are_stored_are_those_of_the_domain() {
+        let is_kind = |text: &&str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let mut stored = BTreeSet::new();
+        for statement in statement::all() {
+            for insert in statement.text().split("INTO delivery_events").skip(1) {
+                let values = insert.split("FROM").next().unwrap_or_default();
+                let kinds: Vec<&str> =
+                    values.split('\'').skip(1).step_by(2).filter(is_kind).collect();
+                assert_eq!(kinds.len(), 1, "{}: {values}", statement.name());
+                stored.extend(kinds.into_iter().map(str::to_owned));
+            }
+        }
+        let known = EventKind::ALL.map(|kind| kind.name().to_owned());
+        assert_eq!(stored, BTreeSet::from(known));
+    }
+}

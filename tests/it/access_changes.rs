@@ -10,9 +10,13 @@ use esh3ar::{
         route::Who,
     },
 };
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, Server, next_messages};
+use crate::{
+    support::{DEADLINE, Server, cluster::Cluster, messages, next_messages},
+    transports::{HELLO, Plain, said},
+};
 
 const PHONE: &str = "+967771234567";
 /// A change acts within a second; the rest is for a slow machine.
@@ -137,8 +141,89 @@ async fn chat_stops_without_the_permission_and_goes_on_with_it() {
         panic!("{target} came without the permission");
     }
     set(&server, &["--permission", "Chat,SendMessages"]);
-    let (_, came) = next_messages(&mut shop).await;
-    assert_eq!(came[0]["content"], "unheard");
+    // The message comes, and the change of the conversation, which cannot be read again, is told to be missed.
+    let (mut content, mut missed) = (None, false);
+    let both = async {
+        while content.is_none() || !missed {
+            let event = shop.next().await.unwrap();
+            if let Some((_, came)) = messages(&event) {
+                content = Some(came[0]["content"].clone());
+            }
+            missed |= matches!(event, HubEvent::Invocation { target, .. } if target == "Missed");
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, both).await.is_ok();
+    assert!(in_time, "message: {content:?}, missed: {missed}");
+    assert_eq!(content, Some(json!("unheard")));
+}
+
+/// Requests, and calls on connections that were open before.
+#[tokio::test]
+async fn http_long_polling_and_event_streams_follow_too() {
+    let server = Server::start().await;
+    let token = server.user("shop", "Chat");
+    let plain = Plain::new(&server, "/hub", &token);
+    let polls = plain.polling().await;
+    let events = plain.negotiate("").await;
+    let mut stream = plain.events(&events).await.bytes_stream();
+    assert_eq!(plain.post(&events, HELLO).await.status(), 200);
+    let mut calls = 0;
+    for (permissions, refused) in [("Chat", false), ("", true), ("Chat", false)] {
+        set(&server, &["--permission", permissions]);
+        let begun = Instant::now();
+        let path = "/api/v1/conversations";
+        while (server.request("GET", path, Some(&token), None).await.0 == 403) != refused {
+            assert!(begun.elapsed() < SOON, "over HTTP, refused: {refused}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for (id, polled) in [(&polls, true), (&events, false)] {
+            loop {
+                calls += 1;
+                let call = json!({ "type": 1, "invocationId": calls.to_string(),
+                                   "target": "GetConversations", "arguments": [] });
+                assert_eq!(plain.post(id, &format!("{call}\u{1e}")).await.status(), 200);
+                let answered = format!("\"invocationId\":\"{calls}\"");
+                let mut heard = String::new();
+                // Up to the end of the answer.
+                while !heard.split_once(&answered).is_some_and(|(_, rest)| rest.contains('\u{1e}'))
+                {
+                    if polled {
+                        heard.push_str(&said(plain.get(id).await).await.1);
+                    } else {
+                        let more = stream.next().await.unwrap().unwrap();
+                        heard.push_str(&String::from_utf8_lossy(&more));
+                    }
+                }
+                if heard.contains("permission_denied: ") == refused {
+                    break;
+                }
+                assert!(begun.elapsed() < SOON, "polled: {polled}, refused: {refused}: {heard}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Processes learn of changes from Postgres: which of them made a change does not matter.
+#[tokio::test]
+async fn a_change_at_one_gateway_acts_at_the_other() {
+    let Some(cluster) = Cluster::start(2, 1).await else { return };
+    let [here, there] = &cluster.gateways[..] else { panic!("two gateways") };
+    let root = here.user("root", "Admin");
+    let mut shop = there.hub(&here.user("shop", "Chat")).await;
+    let change = async |body: Value| {
+        let body = Some(body.to_string());
+        let path = "/api/v1/admin/users/shop";
+        let (status, answer) = here.request("PATCH", path, Some(&root), body.as_deref()).await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    until_refused(&mut shop, "GetConversations", false).await;
+    change(json!({ "permissions": ["SendMessages"], "reason": "test" })).await;
+    until_refused(&mut shop, "GetConversations", true).await;
+    change(json!({ "permissions": ["Chat"], "reason": "test" })).await;
+    until_refused(&mut shop, "GetConversations", false).await;
+    change(json!({ "enabled": false, "reason": "test" })).await;
+    assert!(is_closed(&mut shop).await, "a disabled user's connection");
 }
 
 #[tokio::test]
@@ -205,15 +290,22 @@ async fn a_sender_is_not_told_whether_or_when_a_phone_was_there() {
     );
     let mut answers = Vec::new();
     for to in [PHONE, "+967771234568", "+967770000077"] {
-        let id = server.send(&shop, to, "the same").await;
+        let body = json!({ "to": to, "content": "the same" }).to_string();
+        let (status, mut sent) =
+            server.request("POST", "/api/v1/messages", Some(&shop), Some(&body)).await;
+        let id = sent["id"].as_str().unwrap().to_owned();
+        let path = format!("/api/v1/messages/{id}");
+        let (_, mut shown) = server.request("GET", &path, Some(&shop), None).await;
         let mut told = timeline(&id).await;
-        for own in ["id", "to"] {
-            told[own].take();
-        }
         told["steps"][0]["at"].take();
-        answers.push(told);
+        for own in ["id", "to", "createdAt"] {
+            for answer in [&mut sent, &mut shown, &mut told] {
+                answer.as_object_mut().unwrap().remove(own);
+            }
+        }
+        answers.push((status, sent, shown, told));
     }
-    assert_eq!(answers[0]["verdict"]["code"], "pending");
+    assert_eq!((answers[0].0, &answers[0].3["verdict"]["code"]), (202, &json!("pending")));
     assert!(answers.iter().all(|told| *told == answers[0]), "{answers:?}");
     // An administrator sees all of it.
     let explained = server.run_json(&["message", "explain", &met]);

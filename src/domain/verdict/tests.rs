@@ -253,3 +253,21 @@ fn a_deleted_message_says_so_whatever_had_become_of_it() {
         assert_eq!(verdict.sentence, wanted);
     }
 }
+
+/// Whatever is known of the phone and of the installation: a participant is told the same.
+#[test]
+fn a_participant_is_told_of_the_message_alone() {
+    for status in [Status::Pending, Status::Sent, Status::Delivered, Status::Failed] {
+        let mut lost = facts(status);
+        lost.message.failure_reason = Some("not acknowledged".to_owned());
+        let told = Verdict::for_participant(&lost.message, None);
+        assert_eq!((told.code, told.next), (status.name(), None));
+        assert!(!told.sentence.contains("UTC"), "{}", told.sentence);
+    }
+    let import = MessageImport { at: second(1050), by: "root".into(), file: "old.csv".into() };
+    let mut failed = accepted(Status::Failed);
+    failed.failure_reason = Some(format!("{FAILED_BEFORE}: no device"));
+    let told = Verdict::for_participant(&failed, Some(&import));
+    assert_eq!((told.code, told.next), ("imported_failed", None));
+    assert!(!told.sentence.contains("old.csv") && !told.sentence.contains("root"));
+}

@@ -18,7 +18,8 @@ pub struct StepView {
     /// When the step happened; for a repeated step, the first time.
     #[serde(with = "crate::server::timestamp")]
     pub at: OffsetDateTime,
-    /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, or an event such as `retry` or `connection_lost`.
+    /// `pending`, `sent`, `delivered`, `read`, `failed`, `imported`, `retry`, `requeued` or `deleted`; administrators
+    /// also see events such as `connection_lost`.
     pub step: String,
     /// Details; for a repeated step, of the last time.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -16,22 +16,41 @@ impl Driver {
         }
     }
 
-    /// Whether the client may be sent this now. A business user without the permission to chat is sent nothing
-    /// of its conversations; its messages wait, and are read when it has the permission again.
-    pub(super) fn may_be_sent(&self, outbound: &Outbound) -> bool {
+    /// Whether the client is not sent this now. A business user without the permission to chat is sent nothing
+    /// of its conversations. Messages to it wait, and are read when it has the permission again; of the rest it
+    /// is then told that it was missed.
+    pub(super) fn withholds(&mut self, outbound: &Outbound) -> bool {
         if self.caller.may_receive() {
-            return true;
+            return false;
         }
-        match outbound {
-            Outbound::Own { delivery, .. } => delivery.message.position.is_none(),
-            Outbound::ConversationChanged(_) | Outbound::Typing { .. } => false,
+        let since = match outbound {
+            Outbound::Own { delivery, .. } => {
+                let Some(place) = delivery.message.position else { return false };
+                if let Some(feed) = &mut self.feed {
+                    feed.on_own_message(place);
+                }
+                delivery.message.created_at
+            }
+            Outbound::ConversationChanged(conversation) => conversation.last_at,
+            Outbound::Typing { .. } => return true,
             // The feed holds it back.
             Outbound::Deliver(_)
             | Outbound::StatusChanged { .. }
             | Outbound::Acknowledged(_)
             | Outbound::Deleted { .. }
             | Outbound::Resync(_)
-            | Outbound::Close { .. } => true,
+            | Outbound::Close { .. } => return false,
+        };
+        self.withheld_since = Some(self.withheld_since.map_or(since, |known| known.min(since)));
+        true
+    }
+
+    /// What was withheld counts as missed when the client may be sent it again.
+    pub(super) fn count_withheld(&mut self) {
+        if self.caller.may_receive()
+            && let Some(since) = self.withheld_since.take()
+        {
+            self.note_missed_since(since);
         }
     }
 }

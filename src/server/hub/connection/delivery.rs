@@ -51,7 +51,7 @@ impl Driver {
 
     pub(super) fn handle_outbound(&mut self, outbound: Outbound) {
         let Some(protocol) = self.session.protocol() else { return };
-        if !self.may_be_sent(&outbound) {
+        if self.withholds(&outbound) {
             return;
         }
         match outbound {
@@ -132,7 +132,7 @@ impl Driver {
         }
     }
 
-    fn note_missed_since(&mut self, since: OffsetDateTime) {
+    pub(super) fn note_missed_since(&mut self, since: OffsetDateTime) {
         self.missed_since = Some(self.missed_since.map_or(since, |known| known.min(since)));
     }
 
@@ -142,6 +142,7 @@ impl Driver {
         if self.session.is_full() {
             return;
         }
+        self.count_withheld();
         let lost = self.feed.as_mut().and_then(Feed::take_lost);
         if let Some(lost) = lost {
             tracing::debug!(from = %lost, "a connection may have missed messages");

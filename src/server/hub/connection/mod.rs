@@ -128,6 +128,8 @@ struct Driver {
     deferred: Vec<(Arc<Delivery>, bool)>,
     /// Since when items were missed that the client has to be told.
     missed_since: Option<time::OffsetDateTime>,
+    /// Since when items were withheld for want of a permission.
+    withheld_since: Option<time::OffsetDateTime>,
     /// No read before this, after a failed one.
     read_retry_at: Option<Instant>,
     actions: Vec<SessionAction>,
@@ -192,6 +194,7 @@ fn driver(app: App, transport: &Transport, params: ConnectionParams) -> Box<Driv
         page_rows: PAGE_SIZE,
         deferred: Vec::new(),
         missed_since: None,
+        withheld_since: None,
         read_retry_at: None,
         actions: Vec::new(),
         ended: None,
