@@ -37,6 +37,7 @@ pub mod text;
 pub mod timeline;
 pub mod trace;
 pub mod verdict;
+pub mod web_origin;
 
 pub use bounded_map::{BoundedMap, WhenFull};
 pub use conversation::{Conversation, ConversationStatus};

@@ -20,7 +20,8 @@ use super::{
     budget::{Budget, BudgetExceeded, BudgetLimits, BudgetOwner, Reservation},
     connection::ConnectionHandle,
     context::{RequestContext, SharedContext},
-    dispatch,
+    cors::Cors,
+    dispatch, host,
     http::health,
     hub::{
         self,
@@ -59,6 +60,7 @@ pub struct RequestPipeline {
     requests: Budget,
     proxies: TrustedProxies,
     admin: AdminAccess,
+    cors: Cors,
     refusal_log: RefusalLog,
 }
 
@@ -69,6 +71,7 @@ impl RequestPipeline {
         readiness: Readiness,
         proxies: TrustedProxies,
         admin: AdminAccess,
+        cors: Cors,
     ) -> RequestPipeline {
         let routes = dispatch::filter();
         let (bodies, answers) =
@@ -84,6 +87,7 @@ impl RequestPipeline {
             requests,
             proxies,
             admin,
+            cors,
             refusal_log: RefusalLog::default(),
         }
     }
@@ -117,7 +121,15 @@ impl RequestPipeline {
         let method = request.method().clone();
         let mut label = "other";
         let refusal_log = self.refusal_log.clone();
-        let mut response = self.answer(request, peer, begun, &mut label).await;
+        let (cors, origin) = (self.cors.clone(), request.headers().get(header::ORIGIN).cloned());
+        let early = host::check(&request).map_err(Problem::into_response).err();
+        let mut response = match early.or_else(|| cors.answer(&request)) {
+            Some(early) => response_body::with_reservation(early, None),
+            None => self.answer(request, peer, begun, &mut label).await,
+        };
+        if let Some(origin) = origin {
+            cors.complete(&origin, response.headers_mut());
+        }
         if let Some(named) = named {
             response.headers_mut().insert("x-request-id", named);
         }
@@ -423,6 +435,9 @@ pub async fn machine_page(
     render: Arc<dyn Fn() -> String + Send + Sync>,
     request: Request<Incoming>,
 ) -> Response {
+    if let Err(problem) = host::check(&request) {
+        return problem.into_response();
+    }
     if request.uri().path() == "/metrics" {
         let mut response = Response::new(Bytes::from(render()).into());
         response.headers_mut().insert(

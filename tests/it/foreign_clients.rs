@@ -89,7 +89,9 @@ async fn the_official_client_in_a_browser() {
     }
     let Some(mut command) = node("browser.test.mjs") else { return };
     command.env("CHROMIUM", browser.unwrap());
-    run(&with_diagnostics().await, command, "tests 1\n").await;
+    // The page's port is not known before; without credentials, as it needs none.
+    let settings = [("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true"), ("ESH3AR__HTTP__CORS_ORIGINS", "*")];
+    run(&Server::start_with(&settings).await, command, "tests 1\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

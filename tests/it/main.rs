@@ -24,6 +24,7 @@ mod chat_history;
 mod chat_machine;
 mod clocks;
 mod commands;
+mod cors;
 mod crash;
 mod dead_letters;
 mod deletion;

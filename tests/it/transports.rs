@@ -210,8 +210,9 @@ async fn event_streams_keep_their_rules() {
 }
 
 #[tokio::test]
-async fn browsers_of_other_origins_may_connect() {
-    let server = server().await;
+async fn browsers_of_listed_origins_may_connect() {
+    let listed = [("ESH3AR__HTTP__CORS_ORIGINS", "https://app.example")];
+    let server = Server::start_with(&listed).await;
     let token = server.phone(PHONE);
     let request = |method: Method, path: &str| {
         let url = format!("{}{path}", server.base);
@@ -219,7 +220,7 @@ async fn browsers_of_other_origins_may_connect() {
     };
     let allowed = request(Method::OPTIONS, "/hub/negotiate").send().await.unwrap();
     assert_eq!(allowed.status(), 204, "before there is a token");
-    assert_eq!(allowed.headers()["access-control-allow-methods"], "GET, POST, DELETE");
+    assert_eq!(allowed.headers()["access-control-allow-methods"], "GET, POST, PUT, PATCH, DELETE");
     // Pages may add headers of their own to all requests of the client.
     let own = request(Method::OPTIONS, "/hub/negotiate")
         .header("access-control-request-headers", "authorization,x-tenant")

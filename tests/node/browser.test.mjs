@@ -28,7 +28,7 @@ async function inPage({ base, phone, shop, number }) {
     try {
       const build = (hub, token) => {
         const builder = new signalR.HubConnectionBuilder()
-          .withUrl(`${base}${hub}`, { accessTokenFactory: () => token, transport })
+          .withUrl(`${base}${hub}`, { accessTokenFactory: () => token, transport, withCredentials: false })
           .configureLogging(signalR.LogLevel.None);
         if (pack) builder.withHubProtocol(new signalR.protocols.msgpack.MessagePackHubProtocol());
         return builder.build();

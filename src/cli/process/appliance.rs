@@ -31,6 +31,7 @@ use crate::{
         Readiness,
         admin_access::{AdminAccess, Surface},
         connection_limits::ConnectionLimits,
+        cors::Cors,
         hub::{Hub, HubOptions},
         listen::{self, ListenOptions},
         liveness::LivenessProbe,
@@ -282,7 +283,9 @@ impl Appliance {
         let hub = Hub::new(app.clone(), &options, frontend.stop.clone(), frontend.tracker.clone());
         let surface = if admin_listener.is_some() { Surface::WithoutAdmin } else { Surface::Whole };
         let access = AdminAccess::new(surface, &config.admin.networks);
-        let gate = RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies, access);
+        let cors = Cors::new(&config.http.cors_origins);
+        let gate =
+            RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies, access, cors);
         let admin = admin_listener.as_ref().map(|(_, address)| *address);
         if let Some((listener, _)) = admin_listener {
             let gate = gate.for_admin();

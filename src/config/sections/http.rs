@@ -13,7 +13,7 @@ use crate::{
         reader::Reader,
         sections::{key, section::section},
     },
-    domain::network::Network,
+    domain::{network::Network, web_origin::AllowedOrigin},
 };
 
 section! {
@@ -46,6 +46,9 @@ section! {
         /// Addresses or networks of load balancers, such as 10.0.0.0/8,127.0.0.1, whose X-Forwarded-For,
         /// Forwarded and PROXY protocol v2 headers are trusted. Unset: none.
         trusted_proxies: Vec<Network> = unset("10.0.0.0/8,127.0.0.1") => networks,
+        /// Origins of web pages that may call the API and the hub from a browser, such as
+        /// https://app.example.com; * allows any, without credentials. Unset: only pages of the server itself.
+        cors_origins: Vec<AllowedOrigin> = unset("https://app.example.com") => origins,
     }
     checked by check
 }
@@ -60,6 +63,11 @@ impl HttpConfig {
 pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
     Network::list(text)
         .map_err(|error| format!("must be addresses or networks separated by commas: {error}"))
+}
+
+fn origins(text: &str) -> Result<Vec<AllowedOrigin>, String> {
+    AllowedOrigin::list(text)
+        .map_err(|error| format!("must be origins separated by commas: {error}"))
 }
 
 fn check(_: &HttpConfig, reader: &mut Reader) {

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use warp::reply::Response;
 
 use self::{
-    responses::{HubRejection, method_not_allowed, preflight, text},
+    responses::{HubRejection, method_not_allowed, text},
     table::{HubConnections, Lookup, PendingConnection, TransportHandle},
 };
 use crate::{
@@ -119,32 +119,8 @@ impl Hub {
         request: Request<Incoming>,
         peer: IpAddr,
     ) -> Response {
-        let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut response = self.answer(service, endpoint, request, peer).await;
-        // Browsers send credentials by default, for which the answer must name the origin. Any origin is allowed:
-        // there are no cookies, only tokens that a page must have been given.
-        if let Some(origin) = origin {
-            let headers = response.headers_mut();
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers
-                .insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        }
-        response
-    }
-
-    async fn answer(
-        &self,
-        service: Service,
-        endpoint: HubEndpoint,
-        request: Request<Incoming>,
-        peer: IpAddr,
-    ) -> Response {
         if service == Service::Diagnostics && !self.inner.diagnostics {
             return text(StatusCode::NOT_FOUND, "");
-        }
-        if request.method() == Method::OPTIONS {
-            return preflight(request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS));
         }
         let query = request.uri().query().unwrap_or_default();
         let token =
@@ -200,8 +176,8 @@ impl Hub {
             }
             (HubEndpoint::Connect, &Method::POST) => self.post(service, &caller, request).await,
             (HubEndpoint::Connect, &Method::DELETE) => self.delete(service, &caller, query),
-            (HubEndpoint::Negotiate, _) => Ok(method_not_allowed("POST, OPTIONS")),
-            (HubEndpoint::Connect, _) => Ok(method_not_allowed("GET, POST, DELETE, OPTIONS")),
+            (HubEndpoint::Negotiate, _) => Ok(method_not_allowed("POST")),
+            (HubEndpoint::Connect, _) => Ok(method_not_allowed("GET, POST, DELETE")),
         };
         answered.unwrap_or_else(HubRejection::into_response)
     }
@@ -314,7 +290,7 @@ impl Hub {
     ) -> Result<Response, HubRejection> {
         let (method, headers) = (request.method(), request.headers());
         if ![Method::GET, Method::POST, Method::DELETE].contains(method) {
-            return Ok(method_not_allowed("GET, POST, DELETE, OPTIONS"));
+            return Ok(method_not_allowed("GET, POST, DELETE"));
         }
         let address = self.inner.app.process.find_address(node).await;
         let owner =

@@ -93,28 +93,6 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Response {
     response
 }
 
-/// `asked` names the headers that a page wants to send; pages may add their own.
-pub(super) fn preflight(asked: Option<&HeaderValue>) -> Response {
-    let mut response = text(StatusCode::NO_CONTENT, "");
-    let headers = response.headers_mut();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("GET, POST, DELETE"),
-    );
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static(
-            "authorization, content-type, x-requested-with, x-signalr-user-agent",
-        ),
-    );
-    if let Some(asked) = asked {
-        headers.append(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
-        headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
-    }
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
-    response
-}
-
 pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
     let mut response = Response::new(Bytes::from_static(body.as_bytes()).into());
     *response.status_mut() = status;
