@@ -158,6 +158,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["telemetry"]),
     ("phonenumber", &["domain"]),
     ("strsim", &["domain"]),
+    ("regex", &["domain"]),
+    ("idna", &["domain"]),
     ("unicode_normalization", &["domain"]),
     ("nix", &["cli", "store"]),
     ("lapin", &["queue"]),
@@ -181,6 +183,8 @@ const PURE: &[&str] = &[
     "phonenumber",
     "strsim",
     "unicode_normalization",
+    "regex",
+    "idna",
 ];
 
 /// Of `std` what the pure room may not name either.

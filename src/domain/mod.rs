@@ -10,6 +10,7 @@ pub mod audit_chain;
 pub mod backpressure;
 pub mod bounded_map;
 pub mod breaker;
+pub mod content_policy;
 pub mod conversation;
 pub mod dead_letter;
 pub mod fair_queue;

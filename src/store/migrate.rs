@@ -70,6 +70,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(25, "roles", 9, include_str!("../../migrations/0025_roles.sql")),
     beside(23, "token_use", 9, include_str!("../../migrations/0023_token_use.sql")),
     step(27, "audit_chain", 9, include_str!("../../migrations/0027_audit_chain.sql")),
+    step(26, "content_policy", 9, include_str!("../../migrations/0026_content_policy.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.
