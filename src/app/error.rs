@@ -34,6 +34,9 @@ pub enum Error {
     /// It stands in the way of something that is there.
     #[error("{0}")]
     Conflict(String),
+    /// The content policy of the sender refuses the message.
+    #[error("the content policy refuses this message: {}", fields_text(.0))]
+    ContentRefused(Vec<FieldError>),
     /// An idempotency key came back with another request.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,

@@ -17,8 +17,8 @@ use std::{io::Write as _, process::ExitCode};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use admin::{
-    audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, secrets,
-    tokens, top, users,
+    audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, policy,
+    secrets, tokens, top, users,
 };
 use global_args::GlobalArgs;
 use io::{
@@ -60,6 +60,9 @@ enum Command {
     /// Manage the tokens of business users and phones
     #[command(subcommand)]
     Token(tokens::TokenCommand),
+    /// Try content policies
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Send, list, explain and delete messages
     #[command(subcommand)]
     Message(messages::MessageCommand),
@@ -118,6 +121,7 @@ impl Command {
             Command::User(command) => Box::new(command),
             Command::Mobile(command) => Box::new(command),
             Command::Token(command) => Box::new(command),
+            Command::Policy(command) => Box::new(command),
             Command::Message(command) => Box::new(command),
             Command::Listen(arguments) => Box::new(arguments),
             Command::Conversation(command) => Box::new(command),

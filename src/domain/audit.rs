@@ -142,6 +142,10 @@ actions! {
     RecipientList = "recipient.list",
     /// A message was sent on behalf of a business user.
     MessageSend = "message.send",
+    /// The content policy of the sender marked one.
+    MessageFlag = "message.flag",
+    /// The content policy of the sender refused one; at most one entry a minute for each sender.
+    MessageRefuse = "message.refuse",
     /// Messages were listed.
     MessageList = "message.list",
     /// One was shown.

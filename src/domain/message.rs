@@ -124,6 +124,9 @@ pub struct Message {
     pub delivered_at: Option<OffsetDateTime>,
     /// Opened at.
     pub read_at: Option<OffsetDateTime>,
+    /// Rules of the sender's content policy that marked it: for its sender and administrators. Empty in copies that
+    /// processes exchange.
+    pub flags: Vec<String>,
 }
 
 impl Message {
@@ -261,6 +264,7 @@ impl OneWayMessage {
             sent_at: None,
             delivered_at: None,
             read_at: None,
+            flags: Vec::new(),
         }
     }
 }

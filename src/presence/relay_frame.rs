@@ -140,6 +140,7 @@ impl MessageData {
             sent_at: self.sent_at.and_then(time),
             delivered_at: self.delivered_at.and_then(time),
             read_at: self.read_at.and_then(time),
+            flags: Vec::new(),
         })
     }
 }
@@ -294,6 +295,7 @@ mod tests {
             sent_at: Some(at),
             delivered_at: None,
             read_at: None,
+            flags: Vec::new(),
         }
     }
 

@@ -152,6 +152,7 @@ pub fn classify(error: &app::Error) -> (StatusCode, &'static str) {
         Error::ReadOnly => (StatusCode::FORBIDDEN, "one_way_read_only"),
         Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+        Error::ContentRefused(_) => (StatusCode::UNPROCESSABLE_ENTITY, "content_refused"),
         Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         Error::ClientMessageIdReused => (StatusCode::CONFLICT, "client_message_id_reused"),
         Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
@@ -169,7 +170,7 @@ impl From<app::Error> for Problem {
         let (status, code) = classify(&error);
         let mut problem = Problem::new(status, code, detail);
         match error {
-            Error::Invalid(errors) => problem.errors = errors,
+            Error::Invalid(errors) | Error::ContentRefused(errors) => problem.errors = errors,
             Error::Overloaded { retry_after } | Error::RateLimited { retry_after, .. } => {
                 problem.retry_after = Some(app::error::whole_seconds(retry_after));
             }

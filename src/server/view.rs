@@ -74,6 +74,9 @@ pub struct MessageView<'a> {
     /// Why the message failed; at most 500 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failure_reason: Option<&'a str>,
+    /// Rules of the sender's content policy that marked the message; for its sender and administrators.
+    #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) flags: Vec<&'a str>,
 }
 
 impl<'a> From<&'a Message> for MessageView<'a> {
@@ -96,6 +99,24 @@ impl<'a> From<&'a Message> for MessageView<'a> {
             delivered_at: message.delivered_at,
             read_at: message.read_at,
             failure_reason: message.failure_reason.as_deref(),
+            flags: Vec::new(),
+        }
+    }
+}
+
+impl<'a> MessageView<'a> {
+    /// For its sender and for administrators.
+    pub fn with_flags(message: &'a Message) -> MessageView<'a> {
+        let flags = message.flags.iter().map(String::as_str).collect();
+        MessageView { flags, ..MessageView::from(message) }
+    }
+
+    /// For one of its parties: the recipient is not told of flags.
+    pub fn seen_by(message: &'a Message, party: &Party) -> MessageView<'a> {
+        if message.sender == *party {
+            MessageView::with_flags(message)
+        } else {
+            MessageView::from(message)
         }
     }
 }
@@ -112,9 +133,9 @@ fn addressee(message: &Message) -> String {
     }
 }
 
-/// Messages for the wire.
+/// Messages for administrators.
 pub fn messages(messages: &[Message]) -> Vec<MessageView<'_>> {
-    messages.iter().map(MessageView::from).collect()
+    messages.iter().map(MessageView::with_flags).collect()
 }
 
 /// A conversation, as seen by one of its sides.

@@ -2,13 +2,15 @@
 
 use time::OffsetDateTime;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::{Client, Error, Statements, statement::statements};
 use crate::domain::{MobileUserId, Permission, Permissions, Phone, UserId};
 
 macro_rules! user_columns {
     () => {
-        "id, name, phone, permissions, created_at, disabled_at"
+        "id, name, phone, permissions, created_at, disabled_at, content_policy_id, \
+         content_policy::text AS content_policy"
     };
 }
 
@@ -32,15 +34,17 @@ statements! {
     USER_BY_PHONE = "
         SELECT id FROM business_users WHERE phone = $1 AND disabled_at IS NULL ORDER BY id LIMIT 1";
     PHONES_OF = "SELECT id, phone FROM business_users WHERE id = ANY ($1) AND phone IS NOT NULL";
-    LIST_USERS: once = concat!(
-        "SELECT ",
-        user_columns!(),
-        " FROM business_users WHERE lower(name) > lower($1) ORDER BY lower(name) LIMIT $2"
-    );
+    // Policies are large: a list does without them.
+    LIST_USERS: once = "
+        SELECT id, name, phone, permissions, created_at, disabled_at, content_policy_id,
+               NULL::text AS content_policy
+        FROM business_users WHERE lower(name) > lower($1) ORDER BY lower(name) LIMIT $2";
     CHANGE_USER: once = concat!(
         "UPDATE business_users SET permissions = coalesce($2, permissions),
             phone = coalesce($3, phone), disabled_at = CASE WHEN NOT $4 THEN disabled_at
-            WHEN $5::timestamptz IS NULL THEN NULL ELSE coalesce(disabled_at, $5) END
+            WHEN $5::timestamptz IS NULL THEN NULL ELSE coalesce(disabled_at, $5) END,
+            content_policy = CASE WHEN $6 THEN $7::text::jsonb ELSE content_policy END,
+            content_policy_id = CASE WHEN $6 THEN $8 ELSE content_policy_id END
         WHERE id = $1 RETURNING ",
         user_columns!()
     );
@@ -89,6 +93,10 @@ pub struct BusinessUser {
     pub created_at: OffsetDateTime,
     /// When it was disabled; its tokens are then not accepted.
     pub disabled_at: Option<OffsetDateTime>,
+    /// What its messages may contain, as JSON; lists do without it.
+    pub content_policy: Option<String>,
+    /// Another one after each change of the policy; `None` without a policy.
+    pub content_policy_id: Option<Uuid>,
 }
 
 fn user(row: &Row) -> Result<BusinessUser, Error> {
@@ -99,6 +107,8 @@ fn user(row: &Row) -> Result<BusinessUser, Error> {
         permissions: Permissions::from_bits(row.try_get("permissions")?),
         created_at: row.try_get("created_at")?,
         disabled_at: row.try_get("disabled_at")?,
+        content_policy: row.try_get("content_policy")?,
+        content_policy_id: row.try_get("content_policy_id")?,
     })
 }
 
@@ -144,7 +154,7 @@ pub async fn user_by_phone(client: &Client, phone: &Phone) -> Result<Option<User
 
 /// The phone numbers of these business users, for those that have one.
 pub async fn phones_of(client: &Client, ids: &[UserId]) -> Result<Vec<(UserId, Phone)>, Error> {
-    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let found = client.query(&PHONES_OF, &[&ids]).await?;
     found
         .iter()
@@ -175,6 +185,8 @@ pub struct UserChange {
     pub phone: Option<Phone>,
     /// Disable (with the time) or enable again.
     pub disabled_at: Option<Option<OffsetDateTime>>,
+    /// Set a content policy, as JSON and with its new id, or remove it.
+    pub content_policy: Option<Option<(Uuid, String)>>,
 }
 
 /// Changes a business user; `None` when there is none of that id.
@@ -183,6 +195,7 @@ pub async fn change_user(
     id: UserId,
     change: &UserChange,
 ) -> Result<Option<BusinessUser>, Error> {
+    let policy = change.content_policy.as_ref().and_then(Option::as_ref);
     client
         .query_opt(
             &CHANGE_USER,
@@ -192,6 +205,9 @@ pub async fn change_user(
                 &change.phone.as_ref().map(Phone::as_str),
                 &change.disabled_at.is_some(),
                 &change.disabled_at.flatten(),
+                &change.content_policy.is_some(),
+                &policy.map(|(_, text)| text.as_str()),
+                &policy.map(|(id, _)| *id),
             ],
         )
         .await?

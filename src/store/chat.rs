@@ -7,6 +7,7 @@ pub(super) mod deduplication;
 use std::collections::HashMap;
 
 use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use self::deduplication::{KnownBy, StoredBefore, known};
@@ -37,20 +38,37 @@ macro_rules! history {
     };
 }
 
+/// Inserts chat messages; the arguments add columns, their values and their parameters.
+macro_rules! insert_chat {
+    ($columns:literal, $values:literal, $parameters:literal) => {
+        concat!(
+            "INSERT INTO messages (id, type, conversation_id, seq, sender_user_id, sender_phone,
+                                   recipient_phone, recipient_user_id, content, content_type, priority,
+                                   partition, next_attempt_at, created_at, client_message_id",
+            $columns,
+            ") SELECT a.id, 1, a.conversation_id, a.seq, a.sender_user_id, a.sender_phone,
+                      a.recipient_phone, a.recipient_user_id, a.content, a.content_type, a.priority,
+                      a.partition, a.next_attempt_at, a.created_at, a.client_message_id",
+            $values,
+            " FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[],
+                          $7::uuid[], $8::text[], $9::int2[], $10::int2[], $11::int2[],
+                          $12::timestamptz[], $13::timestamptz[], $14::text[]",
+            $parameters,
+            ") AS a(id, conversation_id, seq, sender_user_id, sender_phone, recipient_phone,
+                    recipient_user_id, content, content_type, priority, partition, next_attempt_at,
+                    created_at, client_message_id",
+            $columns,
+            ")"
+        )
+    };
+}
+
 statements! {
-    INSERT = "
-        INSERT INTO messages (id, type, conversation_id, seq, sender_user_id, sender_phone,
-                              recipient_phone, recipient_user_id, content, content_type, priority,
-                              partition, next_attempt_at, created_at, client_message_id)
-        SELECT a.id, 1, a.conversation_id, a.seq, a.sender_user_id, a.sender_phone, a.recipient_phone,
-               a.recipient_user_id, a.content, a.content_type, a.priority, a.partition,
-               a.next_attempt_at, a.created_at, a.client_message_id
-        FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::uuid[], $5::text[], $6::text[], $7::uuid[],
-                    $8::text[], $9::int2[], $10::int2[], $11::int2[], $12::timestamptz[],
-                    $13::timestamptz[], $14::text[])
-             AS a(id, conversation_id, seq, sender_user_id, sender_phone, recipient_phone,
-                  recipient_user_id, content, content_type, priority, partition, next_attempt_at,
-                  created_at, client_message_id)";
+    INSERT = insert_chat!("", "", "");
+    // Most batches have no flags, and are spared the column.
+    INSERT_FLAGGED = insert_chat!(
+        ", flags", ", string_to_array(a.flags, chr(10))", ", $15::text[]"
+    );
     STORE_CONVERSATIONS = "
         UPDATE conversations c SET status = a.status, last_seq = a.last_seq,
                last_message_id = a.last_message_id, last_message_at = a.last_message_at,
@@ -96,6 +114,8 @@ pub struct NewChat {
     /// The sender's id for the message: a repeat with the same id changes nothing.
     pub client_message_id: Option<String>,
     pub created_at: OffsetDateTime,
+    /// Rules of the sender's content policy that mark it.
+    pub flags: Vec<String>,
 }
 
 /// The result for one message.
@@ -221,6 +241,7 @@ fn message(new: &NewChat, id: MessageId, conversation: &Conversation) -> Message
         sent_at: None,
         delivered_at: None,
         read_at: None,
+        flags: new.flags.clone(),
     }
 }
 
@@ -237,27 +258,44 @@ async fn insert(
     }
     let place = |m: &Message| m.position.map(|place| (place.conversation.0, place.seq));
     let names: Vec<Option<&str>> = fresh.iter().map(|(_, name)| name.as_deref()).collect();
-    client
-        .execute(
-            &INSERT,
-            &[
-                &column(fresh, |m| m.id.0),
-                &column(fresh, |m| place(m).map(|(conversation, _)| conversation)),
-                &column(fresh, |m| place(m).map(|(_, seq)| seq)),
-                &column(fresh, |m| rows::columns(&m.sender).0),
-                &column(fresh, |m| rows::columns(&m.sender).1),
-                &column(fresh, |m| rows::columns(&m.recipient).1),
-                &column(fresh, |m| rows::columns(&m.recipient).0),
-                &column(fresh, |m| m.content.as_str()),
-                &column(fresh, |m| m.content_type as i16),
-                &column(fresh, |m| m.priority as i16),
-                &column(fresh, partitions::of),
-                &column(fresh, |m| due(&m.recipient)),
-                &column(fresh, |m| m.created_at),
-                &names,
-            ],
-        )
-        .await?;
+    let ids = column(fresh, |m| m.id.0);
+    let conversations = column(fresh, |m| place(m).map(|(conversation, _)| conversation));
+    let seqs = column(fresh, |m| place(m).map(|(_, seq)| seq));
+    let sender_users = column(fresh, |m| rows::columns(&m.sender).0);
+    let sender_phones = column(fresh, |m| rows::columns(&m.sender).1);
+    let phones = column(fresh, |m| rows::columns(&m.recipient).1);
+    let users = column(fresh, |m| rows::columns(&m.recipient).0);
+    let contents = column(fresh, |m| m.content.as_str());
+    let types = column(fresh, |m| m.content_type as i16);
+    let priorities = column(fresh, |m| m.priority as i16);
+    let partitions = column(fresh, partitions::of);
+    let due = column(fresh, |m| due(&m.recipient));
+    let created = column(fresh, |m| m.created_at);
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+        &ids,
+        &conversations,
+        &seqs,
+        &sender_users,
+        &sender_phones,
+        &phones,
+        &users,
+        &contents,
+        &types,
+        &priorities,
+        &partitions,
+        &due,
+        &created,
+        &names,
+    ];
+    let flags = rows::flags(fresh.iter().map(|(message, _)| message));
+    let statement = match &flags {
+        None => &INSERT,
+        Some(flags) => {
+            values.push(flags);
+            &INSERT_FLAGGED
+        }
+    };
+    client.execute(statement, &values).await?;
     Ok(())
 }
 

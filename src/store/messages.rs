@@ -99,15 +99,35 @@ macro_rules! latest_acknowledged {
     };
 }
 
+/// Inserts one-way messages; the arguments add columns, their values and their parameters.
+macro_rules! insert_one_way {
+    ($columns:literal, $values:literal, $parameters:literal) => {
+        concat!(
+            "INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, content_type,
+                                   priority, partition, next_attempt_at, created_at",
+            $columns,
+            ") SELECT a.id, a.sender, a.phone, a.subject, a.content, a.content_type, a.priority, a.partition,
+                      a.next_attempt_at, a.created_at",
+            $values,
+            " FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
+                          $7::int2[], $8::int2[], $9::timestamptz[], $10::timestamptz[]",
+            $parameters,
+            ") AS a(id, sender, phone, subject, content, content_type, priority, partition,
+                    next_attempt_at, created_at",
+            $columns,
+            // After a connection broke during commit the same batch is sent again, and rows already
+            // committed stay as they are.
+            ") ON CONFLICT (id) DO NOTHING"
+        )
+    };
+}
+
 statements! {
-    // ON CONFLICT: after a connection broke during commit the same batch is sent again, and rows already
-    // committed stay as they are.
-    INSERT_ONE_WAY = "
-        INSERT INTO messages (id, sender_user_id, recipient_phone, subject, content, content_type,
-                              priority, partition, next_attempt_at, created_at)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::int2[],
-                             $7::int2[], $8::int2[], $9::timestamptz[], $10::timestamptz[])
-        ON CONFLICT (id) DO NOTHING";
+    INSERT_ONE_WAY = insert_one_way!("", "", "");
+    // Most batches have no flags, and are spared the column.
+    INSERT_FLAGGED_ONE_WAY = insert_one_way!(
+        ", flags", ", string_to_array(a.flags, chr(10))", ", $11::text[]"
+    );
     GET = select_messages!("WHERE m.id = $1 AND m.deleted_at IS NULL");
     GET_ANY = select_messages!("WHERE m.id = $1");
     PENDING_OF_PHONE = pending!(of: "recipient_phone");
@@ -182,23 +202,37 @@ pub async fn insert_one_way(
     fn column<'a, T>(batch: &[NewMessage<'a>], value: impl Fn(&NewMessage<'a>) -> T) -> Vec<T> {
         batch.iter().map(value).collect()
     }
-    client
-        .execute(
-            &INSERT_ONE_WAY,
-            &[
-                &column(batch, |new| new.message.id.0),
-                &senders,
-                &phones,
-                &column(batch, |new| new.message.subject.as_deref()),
-                &column(batch, |new| new.message.content.as_str()),
-                &column(batch, |new| new.message.content_type as i16),
-                &column(batch, |new| new.message.priority as i16),
-                &column(batch, |new| new.partition),
-                &column(batch, |new| new.next_attempt_at),
-                &column(batch, |new| new.message.created_at),
-            ],
-        )
-        .await?;
+    let (ids, subjects) = (
+        column(batch, |new| new.message.id.0),
+        column(batch, |new| new.message.subject.as_deref()),
+    );
+    let contents = column(batch, |new| new.message.content.as_str());
+    let types = column(batch, |new| new.message.content_type as i16);
+    let priorities = column(batch, |new| new.message.priority as i16);
+    let partitions = column(batch, |new| new.partition);
+    let due = column(batch, |new| new.next_attempt_at);
+    let created = column(batch, |new| new.message.created_at);
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+        &ids,
+        &senders,
+        &phones,
+        &subjects,
+        &contents,
+        &types,
+        &priorities,
+        &partitions,
+        &due,
+        &created,
+    ];
+    let flags = rows::flags(batch.iter().map(|new| new.message));
+    let statement = match &flags {
+        None => &INSERT_ONE_WAY,
+        Some(flags) => {
+            values.push(flags);
+            &INSERT_FLAGGED_ONE_WAY
+        }
+    };
+    client.execute(statement, &values).await?;
     Ok(())
 }
 

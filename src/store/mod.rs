@@ -13,6 +13,7 @@ pub mod chat;
 pub mod client;
 mod connect;
 mod connection_limiter;
+pub mod content_policy;
 pub mod conversations;
 pub mod dead_letter_digest;
 pub mod dead_letters;

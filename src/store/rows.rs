@@ -18,7 +18,7 @@ macro_rules! message_columns {
          coalesce(u.name, m.sender_phone, '') AS sender_name, m.recipient_phone, \
          m.recipient_user_id, m.subject, m.content, m.content_type, m.priority, m.status, \
          m.generation, m.retry_count, m.failure_reason, m.created_at, m.sent_at, m.delivered_at, \
-         m.read_at"
+         m.read_at, m.flags"
     };
 }
 
@@ -113,6 +113,7 @@ positions!(
     sent_at,
     delivered_at,
     read_at,
+    flags,
 );
 
 fn position(row: &Row, name: &str) -> Result<usize, Error> {
@@ -151,6 +152,7 @@ impl Positions {
             sent_at: row.try_get(self.sent_at)?,
             delivered_at: row.try_get(self.delivered_at)?,
             read_at: row.try_get(self.read_at)?,
+            flags: row.try_get::<_, Option<Vec<String>>>(self.flags)?.unwrap_or_default(),
         })
     }
 }
@@ -214,6 +216,16 @@ pub(super) fn columns(party: &Party) -> (Option<Uuid>, Option<&str>) {
         Party::Business(id) => (Some(id.0), None),
         Party::Mobile(phone) => (None, Some(phone.as_str())),
     }
+}
+
+/// The flags of messages as a column: one text per message, a rule per line. `None` if no message has any.
+pub(super) fn flags<'a>(
+    messages: impl Iterator<Item = &'a Message>,
+) -> Option<Vec<Option<String>>> {
+    let flags: Vec<Option<String>> = messages
+        .map(|message| (!message.flags.is_empty()).then(|| message.flags.join("\n")))
+        .collect();
+    flags.iter().any(Option::is_some).then_some(flags)
 }
 
 /// Below every id made here at this time or later: the first 48 bits are milliseconds.

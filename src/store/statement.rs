@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use super::{
     access_changes, accounts, audit, audit_chain, backup,
     chat::{self, deduplication},
-    conversations, dead_letter_digest, dead_letters, deleted, embedded, erasure, idempotency,
-    import, jobs, message_status,
+    content_policy, conversations, dead_letter_digest, dead_letters, deleted, embedded, erasure,
+    idempotency, import, jobs, message_status,
     messages::{self, listed},
     migrate, nodes, pool, presence_log,
     privacy::{self, export},
@@ -98,6 +98,7 @@ pub fn all() -> Vec<Statement> {
         backup::filler::LIST,
         reconciliation::LIST,
         chat::LIST,
+        content_policy::LIST,
         server_checks::LIST,
         conversations::LIST,
         dead_letters::LIST,

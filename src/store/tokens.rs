@@ -10,7 +10,7 @@ use crate::domain::{Party, Permission, Permissions, Phone, TokenId, UserId};
 statements! {
     // Disabled business users and rejected or blocked mobile users are refused.
     FIND = "
-        SELECT t.id, t.user_id, u.name, u.permissions, t.phone, t.expires_at,
+        SELECT t.id, t.user_id, u.name, u.permissions, u.content_policy_id, t.phone, t.expires_at,
                t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $2)
                    AND (t.user_id IS NULL OR u.disabled_at IS NULL)
                    AND (t.phone IS NULL OR coalesce(p.status = 1 AND p.blocked_at IS NULL, false))
@@ -81,7 +81,7 @@ statements! {
 /// The owner of a valid token.
 #[derive(Clone, Debug)]
 pub enum TokenOwner {
-    Business { id: UserId, name: String, permissions: Permissions },
+    Business { id: UserId, name: String, permissions: Permissions, content_policy: Option<Uuid> },
     Mobile { phone: Phone },
 }
 
@@ -109,6 +109,7 @@ pub async fn find(
             id: UserId(id),
             name: row.try_get("name")?,
             permissions: Permissions::from_bits(row.try_get("permissions")?),
+            content_policy: row.try_get("content_policy_id")?,
         },
         None => TokenOwner::Mobile { phone: Phone::from_stored(row.try_get("phone")?) },
     };

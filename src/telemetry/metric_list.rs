@@ -134,6 +134,11 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
         "HTTP connections closed by the server, by listener and reason: the limit reached (address, unauthenticated, party, shared, authenticated, total), idle, or unread (the client did not read the response).",
     ),
     (
+        "esh3ar_content_policy_total",
+        MetricKind::Counter,
+        "Messages that a content policy refused or flagged, by action.",
+    ),
+    (
         "esh3ar_errors_total",
         MetricKind::Counter,
         "Failed requests and invocations, by way (http or hub) and code.",

@@ -241,6 +241,7 @@ async fn a_repeated_chat_message_is_not_taken_for_another_with_its_id() {
         side,
         draft: MessageDraft { content: content.to_owned(), ..MessageDraft::default() },
         client_message_id: None,
+        flags: Vec::new(),
         created_at: now(),
     };
     let mut append = async |new: &NewChat, earlier: Option<MessageId>| {

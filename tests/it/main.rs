@@ -25,6 +25,7 @@ mod chat_machine;
 mod clocks;
 mod commands;
 mod cors;
+mod content_policy;
 mod crash;
 mod dead_letters;
 mod deletion;

@@ -97,6 +97,7 @@ fn message(to: &Party) -> Message {
         sent_at: None,
         delivered_at: None,
         read_at: None,
+        flags: Vec::new(),
     }
 }
 

@@ -149,6 +149,18 @@ impl ChatService {
         if broken.is_empty() { Ok(()) } else { Err(Error::Invalid(broken)) }
     }
 
+    /// Judges a message by the content policy of the caller. Returns the rules that mark it.
+    ///
+    /// # Errors
+    /// [`Error::ContentRefused`]; failures of the database.
+    pub async fn check_content(
+        &self,
+        caller: &Caller,
+        request: &ChatRequest,
+    ) -> Result<Vec<String>, Error> {
+        self.identity.judge_content(caller, &request.draft).await
+    }
+
     /// Says something in a conversation. `said_by` is the connection that says it, 0 for none. The
     /// message, and whether it was stored now and not before.
     ///
@@ -163,6 +175,7 @@ impl ChatService {
     ) -> Result<(Message, bool), Error> {
         let (side, recipient) = self.answerable(caller, id).await?;
         ChatService::check_message(&request)?;
+        let flags = self.check_content(caller, &request).await?;
         let ChatRequest { draft, client_message_id } = request;
         let (priority, said) = (draft.priority, (draft.content.clone(), draft.content_type));
         self.limits.admit_message(caller, priority).await?;
@@ -173,6 +186,7 @@ impl ChatService {
             draft,
             client_message_id,
             created_at: self.core.clock().now(),
+            flags,
         };
         let request = writer::Request::new(new, caller.party(), recipient, said_by);
         let appended = self.state.writer.write(request).await;
@@ -180,7 +194,10 @@ impl ChatService {
             self.limits.limiter().give_back(&caller.party(), 1).await;
         }
         match appended? {
-            AppendResult::New(message) => Ok((message, true)),
+            AppendResult::New(message) => {
+                self.identity.record_flagged(caller, std::slice::from_ref(&message)).await;
+                Ok((message, true))
+            }
             AppendResult::Before(message) => {
                 let same_place = message.position.is_some_and(|place| place.conversation == id);
                 // The old message is no answer to who says something else: that would be lost.

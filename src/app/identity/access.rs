@@ -121,6 +121,11 @@ impl Caller {
         self.business(Permission::Admin).map(|_| By::new(self.actor()))
     }
 
+    /// On behalf of the caller itself.
+    pub(in crate::app) fn by(&self) -> By {
+        By::new(self.actor())
+    }
+
     pub(super) fn actor(&self) -> Actor {
         let token = self.token;
         match &self.identity {

@@ -24,6 +24,8 @@ pub struct Change {
     pub enabled: Option<bool>,
     /// Even if nobody is left then who may administer over the API.
     pub even_last_admin: bool,
+    /// Set a content policy, as JSON, or remove it.
+    pub content_policy: Option<Option<String>>,
 }
 
 impl IdentityService {
@@ -47,6 +49,8 @@ impl IdentityService {
             permissions,
             created_at: self.core.clock().now(),
             disabled_at: None,
+            content_policy: None,
+            content_policy_id: None,
         };
         let entry = self
             .core
@@ -134,6 +138,11 @@ impl IdentityService {
         id: UserId,
         change: &Change,
     ) -> Result<BusinessUser, Error> {
+        let policy = change.content_policy.as_ref().map(|text| {
+            let compiled = text.as_deref().map(store::content_policy::parse).transpose();
+            compiled.map_err(|why| Error::field("contentPolicy", "invalid_policy", why.to_string()))
+        });
+        let policy = policy.transpose()?;
         let shuts_out = change.enabled == Some(false);
         let mut entry = self
             .core
@@ -141,6 +150,15 @@ impl IdentityService {
             .of(id)
             .with_some("permissions", change.permissions.map(|p| p.to_string()))
             .with_some("enabled", change.enabled);
+        if let Some(policy) = &policy {
+            entry = match policy {
+                None => entry.with("contentPolicy", "none"),
+                Some(policy) => entry
+                    .with("contentPolicy", "set")
+                    .with("rules", policy.rules())
+                    .with("hosts", policy.hosts()),
+            };
+        }
         let mut client = self.core.store().client().await?;
         let transaction = audit::begin(&mut client).await?;
         let Some(before) = accounts::lock_user(&transaction, id).await? else {
@@ -169,6 +187,10 @@ impl IdentityService {
             permissions: change.permissions,
             phone: change.phone.clone(),
             disabled_at: change.enabled.map(|enabled| (!enabled).then(|| self.core.clock().now())),
+            content_policy: change
+                .content_policy
+                .clone()
+                .map(|text| text.map(|text| (new_id(), text))),
         };
         let changed = accounts::change_user(&transaction, id, &stored).await?;
         let user = changed.ok_or(Error::NotFound("user"))?;
@@ -177,6 +199,7 @@ impl IdentityService {
         }
         let entry = entry.about(before.phone.iter().chain(&user.phone));
         audit::commit(transaction, &[entry]).await?;
+        self.note_policy(user.id, user.content_policy_id);
         Ok(user)
     }
 

@@ -163,7 +163,8 @@ impl IdentityService {
                     token: found.id,
                     expires_at: found.expires_at,
                     identity: match found.owner {
-                        TokenOwner::Business { id, name, permissions } => {
+                        TokenOwner::Business { id, name, permissions, content_policy } => {
+                            self.state.policies.set(id, content_policy);
                             Identity::Business { id, name: name.into(), permissions }
                         }
                         TokenOwner::Mobile { phone } => Identity::Mobile { phone },

@@ -7,6 +7,7 @@ mod business_phones;
 mod conversation_access;
 mod look_ups;
 mod phones;
+mod policies;
 pub mod refusals;
 mod revocation;
 mod token_form;
@@ -36,6 +37,7 @@ struct State {
     refusals: refusals::Refusals,
     known_phones: phones::KnownPhones,
     business_phones: business_phones::BusinessPhones,
+    policies: policies::KnownPolicies,
     /// The token of the process's own look at its hub; empty without randomness, and then it opens nothing.
     probe_token: String,
 }
@@ -49,6 +51,7 @@ impl IdentityService {
             refusals: refusals::Refusals::default(),
             known_phones: phones::KnownPhones::default(),
             business_phones: business_phones::BusinessPhones::default(),
+            policies: policies::KnownPolicies::default(),
             probe_token: new_probe_token(),
         };
         IdentityService { core: core.clone(), state: Arc::new(state) }

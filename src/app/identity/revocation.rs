@@ -58,7 +58,7 @@ impl IdentityService {
     }
 
     /// Applies to open connections what changed after `since`: closes those whose tokens were revoked or whose
-    /// owners were disabled, and gives the others the permissions that their users have now. Returns until
+    /// owners were disabled, and gives the others the permissions and content policies that their users have now. Returns until
     /// when it looked.
     ///
     /// # Errors
@@ -76,8 +76,7 @@ impl IdentityService {
         }
         let client = self.core.store().client_for(StatementGroup::Nodes).await?;
         let since = since - REVOCATION_OVERLAP;
-        let changed: HashMap<_, _> =
-            access_changes::since(&client, since).await?.into_iter().collect();
+        let changes = access_changes::since(&client, since).await?;
         let revoked = tokens::revoked_since(&client, since, now).await?;
         let revoked: HashSet<_> = revoked.into_iter().collect();
         if !revoked.is_empty() {
@@ -86,6 +85,10 @@ impl IdentityService {
             self.core.presence().local().close_tokens(&revoked);
             self.core.diagnostic_connections().close_tokens(&revoked);
         }
+        let policies = changes.iter().map(|change| (change.user, change.content_policy));
+        self.set_policies(&policies.collect());
+        let changed: HashMap<_, _> =
+            changes.into_iter().map(|change| (change.user, change.permissions)).collect();
         if !changed.is_empty() {
             self.state.known_tokens.set_permissions(&changed);
             for (user, permissions) in changed {

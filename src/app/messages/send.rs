@@ -17,6 +17,7 @@ use crate::{
     domain::{
         Message, MessageId, Priority, TokenId, UserId,
         audit::{AuditAction, AuditEntry, AuditOutcome},
+        content_policy::ContentPolicy,
         message::{FieldError, MessageDraft, OneWayMessage},
     },
     store::idempotency::StoredResponse,
@@ -47,6 +48,8 @@ pub type Item = Result<Message, Refusal>;
 #[derive(Clone, Debug)]
 pub enum Refusal {
     Invalid(Vec<FieldError>),
+    /// The sender's content policy refuses it.
+    Content(Vec<FieldError>),
     /// The sender's limit is reached.
     Limited(Limited),
 }
@@ -56,19 +59,37 @@ impl Refusal {
     pub fn into_error(self) -> Error {
         match self {
             Refusal::Invalid(broken) => Error::Invalid(broken),
+            Refusal::Content(rules) => Error::ContentRefused(rules),
             Refusal::Limited(limited) => limited.into(),
         }
     }
 }
 
+/// The message with the rules that mark it, or those that refuse it.
+fn judged(policy: &ContentPolicy, mut message: Message) -> Item {
+    let Message { subject, content, content_type, .. } = &message;
+    let flags = policy.judge_message(subject.as_deref(), content, *content_type);
+    message.flags = flags.map_err(Refusal::Content)?;
+    Ok(message)
+}
+
 impl MessageService {
-    fn judge(&self, sender: (UserId, &Arc<str>), request: SendRequest) -> Item {
+    fn judge(
+        &self,
+        sender: (UserId, &Arc<str>),
+        policy: Option<&ContentPolicy>,
+        request: SendRequest,
+    ) -> Item {
         let to = self.identity.parse_phone("to", &request.to);
         let id = MessageId(new_id());
         match to {
             Ok(to) => OneWayMessage::new(id, sender.0, to, request.draft)
                 .map_err(Refusal::Invalid)
-                .map(|one_way| one_way.accepted(Arc::clone(sender.1), self.core.clock().now())),
+                .map(|one_way| one_way.accepted(Arc::clone(sender.1), self.core.clock().now()))
+                .and_then(|message| match policy {
+                    Some(policy) => judged(policy, message),
+                    None => Ok(message),
+                }),
             // Every broken rule at once, the phone number's first.
             Err(Error::Invalid(mut broken)) => {
                 broken.extend(request.draft.broken_rules());
@@ -90,6 +111,24 @@ impl MessageService {
         };
         broken.extend(request.draft.broken_rules());
         broken
+    }
+
+    /// Judges all of these messages before any of them is sent.
+    ///
+    /// # Errors
+    /// [`Error::ContentRefused`] for the first one that is refused; failures of the database.
+    pub async fn check_contents(
+        &self,
+        caller: &Caller,
+        requests: &[SendRequest],
+    ) -> Result<(), Error> {
+        if self.identity.content_policy(caller).await?.is_none() {
+            return Ok(());
+        }
+        for request in requests {
+            self.identity.judge_content(caller, &request.draft).await?;
+        }
+        Ok(())
     }
 
     /// Sends one one-way message. `answer` gives the status and body that a repeat with the same key
@@ -118,7 +157,15 @@ impl MessageService {
         before: impl AsyncFnOnce(&Message) -> Result<(), Error>,
     ) -> Result<Sent<Message>, Error> {
         let sender = caller.sender()?;
-        let message = self.judge(sender, request).map_err(Refusal::into_error)?;
+        let policy = self.identity.content_policy(caller).await?;
+        let message = match self.judge(sender, policy.as_deref(), request) {
+            Ok(message) => message,
+            Err(Refusal::Content(rules)) => {
+                self.identity.record_refused(caller, &rules, 1).await;
+                return self.repeat_or(sender.0, key.as_ref(), Error::ContentRefused(rules)).await;
+            }
+            Err(refusal) => return Err(refusal.into_error()),
+        };
         if let Err(refused) = self.limits.admit_message(caller, message.priority).await {
             return self.repeat_or(sender.0, key.as_ref(), refused).await;
         }
@@ -130,7 +177,10 @@ impl MessageService {
         let accepted = self.accept(caller.party(), vec![message.clone()], keyed).await;
         self.settle(caller, 1, &accepted).await;
         Ok(match accepted? {
-            Accepted::New => Sent::Now(message),
+            Accepted::New => {
+                self.identity.record_flagged(caller, std::slice::from_ref(&message)).await;
+                Sent::Now(message)
+            }
             Accepted::Earlier(earlier) => Sent::Before(earlier),
         })
     }
@@ -149,6 +199,7 @@ impl MessageService {
         answer: impl FnOnce(&Message) -> (u16, String),
     ) -> Result<Sent<Message>, Error> {
         let user = self.identity.find_user(from).await?;
+        self.identity.note_policy(user.id, user.content_policy_id);
         let entry = self.core.entry(by, AuditAction::MessageSend).with("user", user.id.to_string());
         if user.disabled_at.is_some() {
             let refused = Error::Conflict(format!("{} is disabled", user.name));
@@ -205,10 +256,21 @@ impl MessageService {
         answer: impl FnOnce(&[Item]) -> (u16, String),
     ) -> Result<Sent<Vec<Item>>, Error> {
         let sender = caller.sender()?;
-        let judge = |request| self.judge(sender, request);
+        let policy = self.identity.content_policy(caller).await?;
+        let judge = |request| self.judge(sender, policy.as_deref(), request);
         // A phone number takes as long to read as some text.
         let size = requests.iter().map(|request| request.draft.content.len() + 256).sum();
         let mut items: Vec<Item> = run_blocking(size, || requests.into_iter().map(judge).collect());
+        let refused: Vec<&Vec<FieldError>> = items
+            .iter()
+            .filter_map(|item| match item {
+                Err(Refusal::Content(rules)) => Some(rules),
+                _ => None,
+            })
+            .collect();
+        if let Some(first) = refused.first() {
+            self.identity.record_refused(caller, first, refused.len() as u64).await;
+        }
         let admitted = match self.admit_many(caller, &mut items).await {
             Ok(admitted) => admitted,
             Err(refused) => return self.repeat_or(sender.0, key.as_ref(), refused).await,
@@ -227,7 +289,14 @@ impl MessageService {
         let accepted = self.accept(caller.party(), good, keyed).await;
         self.settle(caller, admitted, &accepted).await;
         Ok(match accepted? {
-            Accepted::New => Sent::Now(items),
+            Accepted::New => {
+                if policy.is_some() {
+                    let stored: Vec<Message> =
+                        items.iter().filter_map(|item| item.as_ref().ok().cloned()).collect();
+                    self.identity.record_flagged(caller, &stored).await;
+                }
+                Sent::Now(items)
+            }
             Accepted::Earlier(earlier) => Sent::Before(earlier),
         })
     }

@@ -12,6 +12,7 @@ pub(crate) mod drain;
 pub mod import;
 pub(crate) mod messages;
 pub(crate) mod mobiles;
+pub(crate) mod policy;
 mod privacy;
 mod query;
 pub(crate) mod secrets;

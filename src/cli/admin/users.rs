@@ -1,7 +1,10 @@
 //! `user`: manages business users.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{
     audit_reason::AuditReason,
@@ -14,14 +17,18 @@ use crate::{
             answer::columns,
             exit::{ExitStatus, Failure, confirm},
         },
-        privilege::OpenFiles,
+        privilege::{self, OpenFiles},
         setup::Setup,
-        spec::{CommandFuture, Runnable, Spec},
+        spec::{CallerFiles, CommandFuture, Runnable, Spec},
     },
     client::encode,
     domain::{Permission, Permissions},
     server::view::admin::UserView,
+    store::content_policy,
 };
+
+/// In place of a file: no content policy.
+const NONE: &str = "none";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
@@ -50,7 +57,7 @@ pub(crate) enum UserCommand {
         #[command(flatten)]
         why: AuditReason,
     },
-    /// Change permissions or phone number
+    /// Change permissions, phone number or content policy
     Set {
         /// Name or id
         user: String,
@@ -60,6 +67,9 @@ pub(crate) enum UserCommand {
         /// New phone number
         #[arg(long, value_name = "NUMBER")]
         phone: Option<String>,
+        /// Content policy from a JSON file, or `none` to remove it
+        #[arg(long, value_name = "FILE|none")]
+        content_policy: Option<PathBuf>,
         /// Re-enable a disabled user
         #[arg(long)]
         enable: bool,
@@ -93,21 +103,43 @@ impl Runnable for UserCommand {
         }
     }
 
-    fn run(self: Box<Self>, setup: &Setup, _files: OpenFiles) -> CommandFuture<'_> {
-        Box::pin(async move { run(setup, *self).await })
+    fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
+        Box::pin(async move { run(setup, *self, files.text).await })
+    }
+
+    fn open_files(&self) -> Result<CallerFiles, Failure> {
+        let text = match self {
+            UserCommand::Set { content_policy: Some(path), .. }
+                if path.as_os_str() != NONE && !privilege::has_inherited_text() =>
+            {
+                Some(privilege::text(None, path)?)
+            }
+            _ => None,
+        };
+        let open = OpenFiles { text, ..OpenFiles::default() };
+        Ok(CallerFiles { open, ..CallerFiles::default() })
     }
 }
 
 const COLUMNS: &[&str] =
     columns!(UserView<'_>: id, name, permissions, phone, created_at, disabled_at);
 
-async fn run(setup: &Setup, command: UserCommand) -> Result<(), Failure> {
+async fn run(
+    setup: &Setup,
+    command: UserCommand,
+    file: Option<Zeroizing<String>>,
+) -> Result<(), Failure> {
     let admin = AdminClient::open(setup).await?;
-    let result = act(setup, &admin, command).await;
+    let result = act(setup, &admin, command, file).await;
     admin.close(result).await
 }
 
-async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result<(), Failure> {
+async fn act(
+    setup: &Setup,
+    admin: &AdminClient,
+    command: UserCommand,
+    file: Option<Zeroizing<String>>,
+) -> Result<(), Failure> {
     let user = match command {
         UserCommand::List { why } => {
             let (users, more) = admin.list(&why, "/users", &Query::default(), MAX_LISTED).await?;
@@ -124,13 +156,24 @@ async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result
             admin.request(&why, "POST", "/users", Some(&body)).await?
         }
         UserCommand::Show { user, why } => admin.get(&why, &place(&user)).await?,
-        UserCommand::Set { user, permission, phone, enable, even_last_admin, why } => {
-            let body = json!({
+        UserCommand::Set {
+            user,
+            permission,
+            phone,
+            content_policy,
+            enable,
+            even_last_admin,
+            why,
+        } => {
+            let mut body = json!({
                 "permissions": permission.as_deref().map(permissions).transpose()?,
                 "phone": phone,
                 "enabled": enable.then_some(true),
                 "evenLastAdmin": even_last_admin,
             });
+            if let Some(path) = content_policy {
+                body["contentPolicy"] = policy(&path, file)?;
+            }
             change(admin, &why, &user, &body).await?
         }
         UserCommand::Disable { user, yes, even_last_admin, why } => {
@@ -139,8 +182,29 @@ async fn act(setup: &Setup, admin: &AdminClient, command: UserCommand) -> Result
             change(admin, &why, &user, &body).await?
         }
     };
-    setup.output.record(&user);
+    setup.output.record(&if setup.output.is_table() { summarized(user) } else { user });
     Ok(())
+}
+
+/// The content policy in a file; null for `none`.
+fn policy(path: &Path, file: Option<Zeroizing<String>>) -> Result<Value, Failure> {
+    if path.as_os_str() == NONE {
+        return Ok(Value::Null);
+    }
+    let text = privilege::text(file, path)?;
+    let usage = |why: String| Failure::new(ExitStatus::Usage, why);
+    content_policy::parse(&text).map_err(|why| usage(why.to_string()))?;
+    serde_json::from_str(&text).map_err(|why| usage(why.to_string()))
+}
+
+/// A user with the size of its content policy in place of the policy.
+fn summarized(mut user: Value) -> Value {
+    if let Some(policy) = user.get_mut("contentPolicy").filter(|policy| policy.is_object())
+        && let Ok(compiled) = content_policy::parse(&policy.to_string())
+    {
+        *policy = json!(format!("{} rules, {} hosts", compiled.rules(), compiled.hosts()));
+    }
+    user
 }
 
 async fn change(

@@ -99,6 +99,7 @@ impl From<app::Error> for Failure {
             | Error::ReadOnly
             | Error::Conflict(_)
             | Error::ClientMessageIdReused
+            | Error::ContentRefused(_)
             | Error::KeyReused => ExitStatus::Refused,
             Error::Unavailable
             | Error::DiskFull

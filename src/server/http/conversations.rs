@@ -161,7 +161,7 @@ async fn try_say(id: &str, context: &RequestContext) -> Result<Response, Problem
         context.accepted([&message]);
     }
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(reply::json(status, &MessageView::from(&message)))
+    Ok(reply::json(status, &MessageView::with_flags(&message)))
 }
 
 /// The message, and whether it is identified by the request's idempotency key.
@@ -221,7 +221,9 @@ async fn try_history(id: &str, context: &RequestContext) -> Result<Response, Pro
         Some(_) => found.len() == page.limit,
         None => found.last().and_then(seq_of).is_some_and(|seq| seq > 1),
     };
-    let page = pagination::page(&found, more, context.page_room, MessageView::from, seq_of);
+    let party = context.caller()?.party();
+    let view = |message| MessageView::seen_by(message, &party);
+    let page = pagination::page(&found, more, context.page_room, view, seq_of);
     Ok(reply::raw(StatusCode::OK, page))
 }
 

@@ -7,6 +7,7 @@ use warp::reply::Response;
 
 use crate::{
     app::{
+        Caller,
         blocking::run_blocking,
         delivery::receipts::ReceiptKind,
         messages::{Item, MAX_KEPT_ANSWER_LEN, SendRequest, Sent},
@@ -76,11 +77,19 @@ pub(crate) struct Receipt<'a> {
     /// When the message was accepted.
     #[serde(with = "crate::server::timestamp")]
     created_at: time::OffsetDateTime,
+    /// Rules of the content policy that marked the message.
+    #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<&'a str>,
 }
 
-impl From<&Message> for Receipt<'_> {
-    fn from(message: &Message) -> Self {
-        Receipt { id: message.id.0, status: message.status.name(), created_at: message.created_at }
+impl<'a> From<&'a Message> for Receipt<'a> {
+    fn from(message: &'a Message) -> Self {
+        Receipt {
+            id: message.id.0,
+            status: message.status.name(),
+            created_at: message.created_at,
+            flags: message.flags.iter().map(String::as_str).collect(),
+        }
     }
 }
 
@@ -205,7 +214,12 @@ fn results(places: &[Result<(), Problem>], items: &[Item], longest: usize) -> St
             .iter()
             .map(|place| match (place, place.is_ok().then(|| items.next()).flatten()) {
                 (Err(problem), _) => json!({ "error": told(problem) }),
-                (Ok(()), Some(Ok(message))) => json!({ "id": message.id.0 }),
+                (Ok(()), Some(Ok(message))) if message.flags.is_empty() => {
+                    json!({ "id": message.id.0 })
+                }
+                (Ok(()), Some(Ok(message))) => {
+                    json!({ "id": message.id.0, "flags": message.flags })
+                }
                 (Ok(()), Some(Err(broken))) => {
                     let problem = Problem::from(broken.clone().into_error());
                     json!({ "error": told(&problem) })
@@ -269,7 +283,12 @@ fn page(
 ) -> Response {
     let next = |last: &Message| cursor(last.id);
     let (room, behind) = (context.page_room, behind.map(cursor));
-    let page = pagination::page_behind(found, more, behind, room, view::MessageView::from, next);
+    let party = context.caller().ok().map(Caller::party);
+    let view = |message| match &party {
+        Some(party) => view::MessageView::seen_by(message, party),
+        None => view::MessageView::from(message),
+    };
+    let page = pagination::page_behind(found, more, behind, room, view, next);
     reply::raw(StatusCode::OK, page)
 }
 
@@ -291,8 +310,10 @@ async fn try_pending(context: &RequestContext) -> Result<Response, Problem> {
 pub async fn show(id: String, context: SharedContext) -> Response {
     answer(
         async {
-            let message = context.app.messages.get(context.caller()?, parse_id(&id)?).await?;
-            Ok(reply::json(StatusCode::OK, &view::MessageView::from(&message)))
+            let caller = context.caller()?;
+            let message = context.app.messages.get(caller, parse_id(&id)?).await?;
+            let view = view::MessageView::seen_by(&message, &caller.party());
+            Ok(reply::json(StatusCode::OK, &view))
         }
         .await,
     )

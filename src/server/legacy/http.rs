@@ -218,6 +218,7 @@ async fn try_send_batch(context: &RequestContext) -> Result<Value, Problem> {
     if !broken.is_empty() {
         return Err(Error::Invalid(broken).into());
     }
+    context.app.messages.check_contents(context.caller()?, &requests).await?;
     let sent = context
         .app
         .messages

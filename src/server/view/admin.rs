@@ -38,6 +38,10 @@ pub struct UserView<'a> {
     /// When the user was disabled; null if enabled.
     #[serde(with = "crate::server::timestamp::option")]
     pub(crate) disabled_at: Option<OffsetDateTime>,
+    /// What its messages may contain; absent without a policy, and in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(crate) content_policy: Option<Value>,
 }
 
 impl<'a> From<&'a BusinessUser> for UserView<'a> {
@@ -49,6 +53,10 @@ impl<'a> From<&'a BusinessUser> for UserView<'a> {
             permissions: user.permissions.iter().map(Permission::name).collect(),
             created_at: user.created_at,
             disabled_at: user.disabled_at,
+            content_policy: user
+                .content_policy
+                .as_deref()
+                .and_then(|text| serde_json::from_str(text).ok()),
         }
     }
 }

@@ -105,7 +105,10 @@ pub struct MessageStoryView<'a> {
 impl<'a> MessageStoryView<'a> {
     /// The view for administrators.
     pub fn new(message: &'a Message, story: &MessageTimeline) -> MessageStoryView<'a> {
-        MessageStoryView { message: message.into(), timeline: timeline(message, story, true) }
+        MessageStoryView {
+            message: MessageView::with_flags(message),
+            timeline: timeline(message, story, true),
+        }
     }
 }
 

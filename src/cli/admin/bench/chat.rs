@@ -123,6 +123,7 @@ async fn fill(
                 side: if n % 2 == 0 { Side::Business } else { Side::Mobile },
                 draft: MessageDraft { content: content.clone(), ..MessageDraft::default() },
                 client_message_id: None,
+                flags: Vec::new(),
                 created_at: now,
             })
             .collect();

@@ -64,7 +64,7 @@ pub async fn show(id: String, context: SharedContext) -> Response {
             let mut found = context.app.admin.show_conversation(&by, parse_id(&id)?, last).await?;
             // The newest ones that fit on a page.
             let fit = pagination::fitting(
-                found.last.iter().rev().map(MessageView::from),
+                found.last.iter().rev().map(MessageView::with_flags),
                 context.page_room,
             );
             found.last.drain(..found.last.len() - fit);
@@ -88,7 +88,7 @@ pub async fn history(id: String, context: SharedContext) -> Response {
             let found = context.app.admin.show_history(&by, parse_id(&id)?, after, limit).await?;
             let (more, room) = (found.len() == limit, context.page_room);
             let next = |last: &Message| last.position.map(|place| place.seq);
-            let page = pagination::page(&found, more, room, MessageView::from, next);
+            let page = pagination::page(&found, more, room, MessageView::with_flags, next);
             Ok(reply::raw(StatusCode::OK, page))
         }
         .await,

@@ -85,7 +85,7 @@ async fn try_list(context: &RequestContext) -> Result<Response, Problem> {
         Some(at) => Some(timed_cursor(at, MessageId(cut.id))),
         None => behind(cut),
     };
-    Ok(page_or_cut(context, &found, next, behind, MessageView::from))
+    Ok(page_or_cut(context, &found, next, behind, MessageView::with_flags))
 }
 
 /// `POST /admin/messages`.
@@ -101,8 +101,9 @@ async fn try_send(context: &RequestContext) -> Result<Response, Problem> {
     let body = SendBody { to, subject, content, content_type, priority, attachments: Vec::new() };
     let request = body.into_request().map_err(crate::app::Error::Invalid)?;
     let key = context.request_key()?;
-    let text =
-        |message: &Message| serde_json::to_string(&MessageView::from(message)).unwrap_or_default();
+    let text = |message: &Message| {
+        serde_json::to_string(&MessageView::with_flags(message)).unwrap_or_default()
+    };
     let sent = context
         .app
         .messages

@@ -1,7 +1,8 @@
 //! `/admin/users`: business users.
 
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use warp::reply::Response;
 
 use super::{because, page, segment};
@@ -39,11 +40,20 @@ pub(in crate::server) struct ChangeBody {
     phone: Option<String>,
     /// False disables the user.
     enabled: Option<bool>,
+    /// Content policy; null removes it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
+    content_policy: Option<Option<Value>>,
     /// Allow disabling the last administrator.
     #[serde(default)]
     even_last_admin: bool,
     /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
+}
+
+/// A field that is there, even if it is null.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<Value>>, D::Error> {
+    Option::<Value>::deserialize(from).map(Some)
 }
 
 fn permissions(names: &[String]) -> Result<Permissions, Problem> {
@@ -120,6 +130,7 @@ async fn try_change(user: &str, context: &RequestContext) -> Result<Response, Pr
         phone: phone.map(|text| context.app.identity.parse_phone("phone", text)).transpose()?,
         enabled: body.enabled,
         even_last_admin: body.even_last_admin,
+        content_policy: body.content_policy.map(|policy| policy.map(|value| value.to_string())),
     };
     let id = context.app.identity.find_user(&segment(user, "user")?).await?.id;
     let user = context.app.identity.change_user(&by, id, &change).await?;

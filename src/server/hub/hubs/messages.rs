@@ -205,7 +205,7 @@ impl Argument for SendChat {
 
 async fn send_message(call: Invocation, chat: SendChat) -> Result<Data, Error> {
     let message = send(call, chat).await?;
-    Ok(json!(view::MessageView::from(&message)).into())
+    Ok(json!(view::MessageView::with_flags(&message)).into())
 }
 
 /// Fails when not permitted, when `from` is not the caller's number, and for an unknown conversation.
@@ -233,6 +233,8 @@ pub async fn send(call: Invocation, chat: SendChat) -> Result<Message, Error> {
         ChatTarget::Conversation(id) => id,
         ChatTarget::Phone(phone) => {
             ChatService::check_message(&request)?;
+            // What is refused must not begin a conversation.
+            app.chat.check_content(&caller, &request).await?;
             app.chat.open(&caller, &phone).await?.0.id
         }
     };

@@ -44,6 +44,7 @@ fn message(n: usize, content: String, is_chat: bool) -> Message {
         sent_at: None,
         delivered_at: None,
         read_at: None,
+        flags: Vec::new(),
     }
 }
 
