@@ -171,7 +171,7 @@ pub(super) fn outcome_of<T>(done: &Result<T, Error>) -> Option<AuditOutcome> {
     match done {
         Ok(_) => Some(AuditOutcome::Done),
         Err(Error::NotFound(_)) => Some(AuditOutcome::NotFound),
-        Err(Error::Conflict(_)) => Some(AuditOutcome::Refused),
+        Err(Error::Conflict(_) | Error::ContentRefused(_)) => Some(AuditOutcome::Refused),
         Err(Error::Unavailable | Error::DiskFull | Error::Away(_) | Error::Internal) => {
             Some(AuditOutcome::Failed)
         }
