@@ -56,9 +56,12 @@ fn is_punctuation(c: char) -> bool {
 
 /// What ends an authority.
 fn ends_authority(c: char) -> bool {
-    c.is_whitespace()
-        || c.is_control()
-        || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '`' | '{' | '}' | '|' | '^')
+    c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '"' | '<' | '>' | '`')
+}
+
+/// Characters of a user name in an address that apps do not take for the end of the address.
+fn is_userinfo_char(c: char) -> bool {
+    is_host_char(c) || matches!(c, ':' | '@' | '+' | '~' | '!' | '$' | '&' | '=')
 }
 
 fn is_scheme_char(c: char) -> bool {
@@ -140,6 +143,11 @@ impl Scan<'_> {
         let whole = self.text.get(from..end).unwrap_or_default();
         let host = whole.iter().rposition(|c| *c == '@').map_or(from, |at| from + at + 1);
         let host_end = self.run(host, is_host_char).min(end);
+        if self.text.get(from..host).unwrap_or_default().iter().any(|c| !is_userinfo_char(*c)) {
+            // Some apps end the address before the user name does.
+            let first_end = self.run(from, is_host_char).min(end);
+            self.hosts_of(&self.slice(from, first_end), written);
+        }
         self.hosts_of(&self.slice(host, host_end), written);
         // The rest may be another address that only punctuation parts from this one.
         self.at = self.path(host_end).max(from).max(self.at + 1);
