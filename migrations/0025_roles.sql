@@ -20,12 +20,14 @@ BEGIN
         LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, %I, pg_temp AS $body$
             WITH changed AS (
                 UPDATE audit_log SET subject_phone = NULLIF(subject_phone, number),
-                    actor = replace(actor, number, masked),
-                    subject_id = replace(subject_id, number, masked),
-                    reason = replace(reason, number, masked),
-                    details = replace(details::text, number, masked)::jsonb
-                WHERE number ~ '^[+][0-9]{4,20}$' AND char_length(masked) <= char_length(number)
-                  AND masked !~ '[[:alpha:]]'
+                    actor = regexp_replace(actor, whole, masked, 'g'),
+                    subject_id = regexp_replace(subject_id, whole, masked, 'g'),
+                    reason = regexp_replace(reason, whole, masked, 'g'),
+                    details = regexp_replace(details::text, whole, masked, 'g')::jsonb
+                -- The whole number only, not the beginning of a longer one.
+                FROM (SELECT '[+]' || substr(number, 2) || '(?![0-9])' AS whole) AS pattern
+                WHERE number ~ '^[+][0-9]{4,20}$' AND masked ~ '^[+][0-9]{0,4}[*]+[0-9]{0,4}$'
+                  AND char_length(masked) = char_length(number)
                   AND (id IN (SELECT entry_id FROM audit_log_phones WHERE phone = number)
                        OR subject_phone = number OR actor = number OR subject_id = number
                        OR strpos(coalesce(reason, ''), number) > 0

@@ -73,7 +73,10 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     };
     let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let is_host = match is_address {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(address) => {
+            address.contains(':')
+                && address.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
+        }
         None => {
             !host.is_empty()
                 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))

@@ -66,11 +66,11 @@ pub const MIGRATIONS: &[Migration] = &[
     step(20, "event_counts", 9, include_str!("../../migrations/0020_event_counts.sql")),
     beside(21, "counted_events", 9, include_str!("../../migrations/0021_counted_events.sql")),
     step(22, "access_changes", 9, include_str!("../../migrations/0022_access_changes.sql")),
+    beside(23, "token_use", 9, include_str!("../../migrations/0023_token_use.sql")),
     step(24, "sealed_secrets", 9, include_str!("../../migrations/0024_sealed_secrets.sql")),
     step(25, "roles", 9, include_str!("../../migrations/0025_roles.sql")),
-    beside(23, "token_use", 9, include_str!("../../migrations/0023_token_use.sql")),
-    step(27, "audit_chain", 9, include_str!("../../migrations/0027_audit_chain.sql")),
     step(26, "content_policy", 9, include_str!("../../migrations/0026_content_policy.sql")),
+    step(27, "audit_chain", 9, include_str!("../../migrations/0027_audit_chain.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -140,6 +140,19 @@ async fn chat_stops_without_the_permission_and_goes_on_with_it() {
     if let Ok(target) = seen.await {
         panic!("{target} came without the permission");
     }
+    // Nor can it be read in any other way.
+    let pending = shop.call("GetPendingMessages", vec![], DEADLINE).await.unwrap();
+    assert_eq!(pending, json!([]));
+    for (path, wanted) in [
+        (format!("/api/v1/messages/{}", first["id"].as_str().unwrap()), 404),
+        (format!("/api/v1/messages/{}/timeline", first["id"].as_str().unwrap()), 404),
+        ("/api/v1/messages?type=chat".to_owned(), 403),
+        ("/api/v1/messages".to_owned(), 200),
+    ] {
+        let (status, answer) = server.request("GET", &path, Some(&token), None).await;
+        assert_eq!(status, wanted, "{path}: {answer}");
+        assert!(!answer.to_string().contains("unheard"), "{path}: {answer}");
+    }
     set(&server, &["--permission", "Chat,SendMessages"]);
     // The message comes, and the change of the conversation, which cannot be read again, is told to be missed.
     let (mut content, mut missed) = (None, false);

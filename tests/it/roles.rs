@@ -89,6 +89,24 @@ async fn the_serving_role_reads_and_changes_rows_and_nothing_else() {
     owner.batch_execute("DROP TABLE later").await.unwrap();
     let checks = run_json(&server.data(), &["doctor"]);
     assert_eq!(check(&checks, "database role")["state"], "ok", "{checks}");
+    // A number is masked as a whole, and by a mask of it.
+    for (number, mask) in
+        [("+9677", "+****"), ("+967770000001", ""), ("+967770000001", "+967770000002")]
+    {
+        let sql = format!("SELECT audit_log_mask('{number}', '{mask}')");
+        let masked = app.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0);
+        assert_eq!(masked, 0, "{number} by {mask}");
+    }
+    // A role may change its own settings; esh3ar sets its own over them.
+    for setting in ["default_transaction_read_only = on", "search_path = pg_catalog"] {
+        app.batch_execute(&format!("ALTER ROLE esh3ar_app SET {setting}")).await.unwrap();
+    }
+    assert_eq!(run_json(&server.data(), &["user", "add", "Later"])["name"], "Later");
+    let mut server = server;
+    server.stop().await;
+    server.launch().await;
+    let left = "SELECT count(*) FROM pg_db_role_setting";
+    assert_eq!(server.database().await.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
 /// As a version without roles left it: everything belongs to the superuser, and everybody may connect.

@@ -16,11 +16,14 @@ use crate::{
 };
 
 impl DeliveryService {
-    /// What the caller has not acknowledged, oldest first.
+    /// What the caller has not acknowledged, oldest first; nothing for a business user that may not chat.
     ///
     /// # Errors
     /// Failures of the database.
     pub async fn pending(&self, caller: &Caller, limit: usize) -> Result<Vec<Message>, Error> {
+        if !caller.may_receive() {
+            return Ok(Vec::new());
+        }
         let reading = FeedRead { catch_up: true, ..FeedRead::default() };
         self.unsent(caller, &reading, OffsetDateTime::UNIX_EPOCH, limit).await
     }

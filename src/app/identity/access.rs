@@ -151,6 +151,7 @@ impl Caller {
     /// Whether the caller may see a message.
     pub fn may_see(&self, message: &Message) -> bool {
         let party = self.party();
-        message.sender == party || message.recipient == party
+        let is_participant = message.sender == party || message.recipient == party;
+        is_participant && (message.position.is_none() || self.may_receive())
     }
 }

@@ -3,7 +3,7 @@
 use super::MessageService;
 use crate::{
     app::{By, Caller, Error, audit_log::Listing, delivery::receipts::ReceiptKind},
-    domain::{Message, MessageId, Party, Status, audit::AuditAction},
+    domain::{Message, MessageId, Party, Status, audit::AuditAction, message::MessageKind},
     store::{
         messages::{self, MessageFilter},
         timeline::{self, MessageTimeline},
@@ -21,10 +21,11 @@ impl MessageService {
         message.filter(|message| caller.may_see(message)).ok_or(Error::NotFound("message"))
     }
 
-    /// The caller's messages, newest first: those a business user sent, those a phone is to get.
+    /// The caller's messages, newest first: those a business user sent, those a phone is to get. A business user
+    /// that may not chat sees one-way messages only.
     ///
     /// # Errors
-    /// Failures of the database.
+    /// [`Error::Forbidden`] for chat messages; failures of the database.
     pub async fn list(
         &self,
         caller: &Caller,
@@ -32,6 +33,12 @@ impl MessageService {
         limit: usize,
     ) -> Result<Listing<Message>, Error> {
         let party = caller.party();
+        if !caller.may_receive() {
+            if filter.kind == Some(MessageKind::Chat) {
+                caller.chat_party()?;
+            }
+            filter.kind = Some(MessageKind::OneWay);
+        }
         match &party {
             Party::Business(id) => filter.sender = Some(*id),
             Party::Mobile(phone) => filter.recipient = Some(phone.clone()),

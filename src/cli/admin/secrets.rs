@@ -144,6 +144,10 @@ fn create(setup: &Setup, file: Option<PathBuf>) -> Result<(), Failure> {
          and its backups",
         file.path().display()
     ));
+    setup.output.note(
+        "if an earlier key file was lost, its secrets in the database are made anew by: esh3ar secrets init \
+         --new-secrets",
+    );
     show(setup, &ring, |_| 0);
     Ok(())
 }
@@ -151,7 +155,9 @@ fn create(setup: &Setup, file: Option<PathBuf>) -> Result<(), Failure> {
 fn require(setup: &Setup) -> Result<KeyStore, Failure> {
     keys::load(setup)?.ok_or_else(|| {
         let what = format!("the key file {} does not exist", keys::path(setup).display());
-        Failure::new(ExitStatus::NotFound, what).hint("create it with esh3ar secrets init")
+        Failure::new(ExitStatus::NotFound, what).hint(
+            "copy it here from where it was kept; if it is lost: esh3ar secrets init --new-secrets",
+        )
     })
 }
 

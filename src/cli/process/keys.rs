@@ -86,7 +86,7 @@ impl From<KeyFileError> for Failure {
         let (kind, hint) = match error {
             KeyFileError::Missing(_) => (
                 ExitStatus::Config,
-                "copy it here from where it was kept, or create one with esh3ar secrets init",
+                "copy it here from where it was kept; if it is lost: esh3ar secrets init --new-secrets",
             ),
             KeyFileError::Exists(_) => {
                 (ExitStatus::Refused, "it is kept; esh3ar secrets rotate adds a key")

@@ -269,7 +269,7 @@ impl Embedded {
     fn config_of(&self, role: &str) -> tokio_postgres::Config {
         let mut config = self.admin_config();
         if self.has_roles {
-            config.user(role);
+            config.user(role).options(SESSION);
         }
         config
     }
@@ -324,6 +324,10 @@ async fn last_guest_left(data_dir: &Path) -> Result<FolderLock, EmbeddedError> {
         tokio::time::sleep(POLL_INTERVAL * 5).await;
     }
 }
+
+/// Settings that stand over those of the role: every role may change its own, for all later connections.
+const SESSION: &str =
+    "-c search_path=public -c default_transaction_read_only=off -c synchronous_commit=on";
 
 fn config(socket_dir: &Path, database: &str) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();

@@ -41,6 +41,10 @@ statements! {
         AND coalesce(has_table_privilege('esh3ar_app', to_regclass('public.schema_migrations'), 'SELECT'),
                      true) AS is_taken_over
         FROM pg_roles o WHERE o.rolname = 'esh3ar_owner'";
+    HAS_SETTINGS: once = "
+        SELECT EXISTS (
+            SELECT FROM pg_db_role_setting s JOIN pg_roles r ON r.oid = s.setrole
+            WHERE r.rolname IN ('esh3ar_owner', 'esh3ar_app', 'esh3ar_restore')) AS has_settings";
 }
 
 const CREATE: &str = "
@@ -57,6 +61,11 @@ const CREATE: &str = "
         END LOOP;
         ALTER DATABASE esh3ar OWNER TO esh3ar_owner;
     END $create$";
+
+const RESET: &str = "
+    ALTER ROLE esh3ar_owner RESET ALL; ALTER ROLE esh3ar_owner IN DATABASE esh3ar RESET ALL;
+    ALTER ROLE esh3ar_app RESET ALL; ALTER ROLE esh3ar_app IN DATABASE esh3ar RESET ALL;
+    ALTER ROLE esh3ar_restore RESET ALL";
 
 /// Only the two roles that use the database may connect, and the application's role creates no temporary
 /// objects.
@@ -88,6 +97,13 @@ pub(super) async fn ensure(socket_dir: &Path) -> Result<(), Error> {
             names::grant_sql(names::APP)
         );
         client.batch_execute(&sql).await?;
+    }
+    // Every role may change its own settings, and with them all its later connections.
+    if client.query_one(HAS_SETTINGS.text(), &[]).await?.try_get("has_settings")? {
+        client.batch_execute(RESET).await?;
+        tracing::warn!(
+            "settings of the roles of the private Postgres were reset; esh3ar sets none"
+        );
     }
     drop(client);
     let _ = driver.await;
