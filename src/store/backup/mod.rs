@@ -6,6 +6,7 @@
 pub mod catalog;
 mod entries;
 pub mod filler;
+pub mod log;
 mod programs;
 
 use std::collections::BTreeMap;

@@ -19,6 +19,9 @@ pub enum ProgramError {
     /// They are not installed.
     #[error("pg_dump and pg_restore of Postgres {0} or newer were not found")]
     NotFound(u32),
+    /// It is not beside the others.
+    #[error("pg_basebackup was not found in {}", .0.display())]
+    NoBaseBackup(PathBuf),
     /// A program cannot be run, or failed.
     #[error("{program}: {why}")]
     Broken { program: &'static str, why: String },
@@ -86,6 +89,30 @@ impl Programs {
             .command(NAME, database)
             .args(["--format=custom", "--compress=1", "--no-owner", "--no-privileges"])
             .arg(format!("--snapshot={snapshot}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| broken(NAME, &error))?;
+        let errors = errors_of(&mut child);
+        let copied = child.stdout.take().map(|mut rows| std::io::copy(&mut rows, out));
+        let copied = copied.unwrap_or(Ok(0));
+        end(NAME, child, errors, copied.is_err())?;
+        copied.map_err(|error| broken(NAME, &error))
+    }
+
+    /// Writes all files of the server's cluster into `out`, as a tar archive with the log that makes it consistent.
+    ///
+    /// # Errors
+    /// The archive is incomplete.
+    pub fn base_backup(&self, out: &mut impl Write) -> Result<u64, ProgramError> {
+        const NAME: &str = "pg_basebackup";
+        if !self.folder.join(NAME).is_file() {
+            return Err(ProgramError::NoBaseBackup(self.folder.clone()));
+        }
+        let mut child = self
+            .command(NAME, "postgres")
+            .args(["--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"])
+            .args(["--label=esh3ar", "--no-password"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

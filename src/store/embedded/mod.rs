@@ -7,6 +7,7 @@
 mod binaries;
 mod cluster;
 mod lock;
+pub(super) mod recovery;
 mod repair;
 pub(super) mod roles;
 mod server;
@@ -23,6 +24,7 @@ use tokio_postgres::NoTls;
 
 pub use binaries::folder_with;
 use lock::{FolderLock, LockAttempt};
+pub use recovery::{ClosedFolder, Replay, ReplayTarget};
 pub use repair::{ClusterFault, faults};
 use server::PostgresProcess;
 
@@ -400,6 +402,18 @@ fn has_no_room(data_dir: &Path) -> bool {
     })
 }
 
+/// The most log that waits for a backup, in MB: beyond, the next backup is a full one.
+const MAX_WAITING_LOG: u64 = 16 << 10;
+const MIN_WAITING_LOG: u64 = 1 << 10;
+
+/// The setting that keeps a missing backup from filling the disk: at most a quarter of what is free.
+fn log_limit(data_dir: &Path) -> String {
+    let free = nix::sys::statvfs::statvfs(data_dir)
+        .map_or(0, |found| found.blocks_available().saturating_mul(found.fragment_size()));
+    let limit = ((free / 4) >> 20).clamp(MIN_WAITING_LOG, MAX_WAITING_LOG);
+    format!("max_slot_wal_keep_size={limit}MB")
+}
+
 async fn start(
     data_dir: &Path,
     socket_dir: &Path,
@@ -413,10 +427,14 @@ async fn start(
         binaries::find(options.bin_dir.as_deref(), major).ok_or(EmbeddedError::NoBinaries)?;
     cluster::stop_orphan(&path).await?;
     repair::repair(data_dir, socket_dir)?;
+    let kept = recovery::kept(data_dir);
+    if !path.exists() && !kept.is_empty() {
+        return Err(EmbeddedError::Missing { found: kept });
+    }
     cluster::create_once(&path, &binaries).await?;
     cluster::check_version(&path, &binaries)?;
-    let mut server =
-        PostgresProcess::spawn(&path, socket_dir, &data_dir.join("postgres.log"), &binaries)?;
+    let (log, settings) = (data_dir.join("postgres.log"), [log_limit(data_dir)]);
+    let mut server = PostgresProcess::spawn(&path, socket_dir, &log, &binaries, &settings)?;
     let ready = server.wait_ready(&config(socket_dir, "postgres")).await;
     ready.map_err(|error| repair::classify(&path, error))?;
     create_database(socket_dir).await?;

@@ -60,6 +60,7 @@ impl PostgresProcess {
         socket_dir: &Path,
         log: &Path,
         binaries: &Binaries,
+        settings: &[String],
     ) -> Result<PostgresProcess, EmbeddedError> {
         if fs::metadata(log).is_ok_and(|metadata| metadata.len() > MAX_LOG_BYTES) {
             let _ = fs::rename(log, log.with_extension("log.1"));
@@ -73,6 +74,9 @@ impl PostgresProcess {
         let mut command = Command::new(&binaries.postgres);
         command.arg("-D").arg(cluster).arg("-k").arg(socket_dir);
         for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        for setting in settings {
             command.args(["-c", setting]);
         }
         let child = command
@@ -110,6 +114,11 @@ impl PostgresProcess {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+    }
+
+    /// How its log ends, if the server has exited.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        matches!(self.child.try_wait(), Ok(Some(_))).then(|| self.last_words())
     }
 
     pub(super) async fn died(&mut self) -> String {

@@ -77,7 +77,7 @@ impl From<BackupError> for Failure {
                 Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
                     .hint("use another backup")
             }
-            BackupError::Program(ProgramError::NotFound(_)) => {
+            BackupError::Program(ProgramError::NotFound(_) | ProgramError::NoBaseBackup(_)) => {
                 Failure::new(ExitStatus::Config, text).hint(
                     "install that version of Postgres' client programs, or set their folder \
                  (database.bin_dir)",
