@@ -84,13 +84,20 @@ impl AdminService {
         self.core.record(self.core.entry(by, action).ended(AuditOutcome::Failed)).await
     }
 
-    /// Records that everything was written to a backup.
+    /// Records that everything was written to a backup, with the number of messages if they were counted.
     ///
     /// # Errors
     /// Failures of the database.
-    pub async fn record_backup(&self, by: &By, messages: i64, key: KeyId) -> Result<(), Error> {
-        let messages = usize::try_from(messages).unwrap_or_default();
-        let entry = self.core.entry(by, AuditAction::BackupCreate).with("messages", messages);
+    pub async fn record_backup(
+        &self,
+        by: &By,
+        messages: Option<i64>,
+        key: KeyId,
+    ) -> Result<(), Error> {
+        let mut entry = self.core.entry(by, AuditAction::BackupCreate);
+        if let Some(messages) = messages {
+            entry = entry.with("messages", usize::try_from(messages).unwrap_or_default());
+        }
         self.core.record(entry.with("key", key.to_string())).await
     }
 

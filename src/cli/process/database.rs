@@ -202,6 +202,12 @@ pub(crate) fn parse(key: &str, url: &Secret) -> Result<Target, Failure> {
 }
 
 impl OpenDatabase {
+    /// A copy of the private database, which its owner prepares for use.
+    pub(crate) fn of_copy(store: Store, owner: Target) -> OpenDatabase {
+        let (owner, app) = (Some(owner), roles::APP.to_owned());
+        OpenDatabase { store, replicas: None, embedded: None, owner, app }
+    }
+
     /// Applies migrations. Commands only check an external database: its
     /// migrations are applied by `esh3ar migrate` and `esh3ar serve`.
     pub(crate) async fn prepare_schema(&self, may_migrate: bool) -> Result<(), Failure> {

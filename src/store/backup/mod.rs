@@ -130,6 +130,11 @@ async fn schema(client: &impl Statements) -> Result<i32, Error> {
     Ok(client.query_one(&SCHEMA, &[]).await?.try_get("version")?)
 }
 
+/// The newest migration of a database; 0 for none.
+pub async fn schema_of(store: &Store) -> Result<i32, Error> {
+    schema(&store.client().await?).await
+}
+
 async fn contents_in(client: &impl Statements) -> Result<DatabaseContents, Error> {
     let mut tables = BTreeMap::new();
     for row in client.query(&TABLES, &[]).await? {

@@ -99,6 +99,14 @@ impl Replay {
         Ok(Replay { server, socket_dir })
     }
 
+    /// Stops a server that a killed process left on the cluster in a folder.
+    ///
+    /// # Errors
+    /// It cannot be stopped.
+    pub async fn stop_leftover(place: &Path) -> Result<(), EmbeddedError> {
+        cluster::stop_orphan(&place.join("postgres")).await
+    }
+
     async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = self.admin_config().connect(NoTls).await?;
         // It ends with the client.
@@ -123,7 +131,7 @@ impl Replay {
     /// # Errors
     /// The copy stops, or lacks log.
     pub async fn wait_replayed(&mut self, position: &str) -> Result<(), EmbeddedError> {
-        self.wait(async |client: &Client, _| {
+        self.wait(Some(STALL_TIMEOUT), async |client: &Client, _| {
             client.query_one(HAS_REPLAYED.text(), &[&position]).await?.try_get("is_done")
         })
         .await
@@ -134,11 +142,13 @@ impl Replay {
     /// # Errors
     /// The copy stops: its log ends before the time, or is damaged.
     pub async fn wait_promoted(&mut self) -> Result<(), EmbeddedError> {
-        self.wait(async |_: &Client, replays| Ok(!replays)).await
+        // The checkpoint at the end may take long.
+        self.wait(None, async |_: &Client, replays| Ok(!replays)).await
     }
 
     async fn wait(
         &mut self,
+        stall: Option<Duration>,
         is_done: impl AsyncFn(&Client, bool) -> Result<bool, tokio_postgres::Error>,
     ) -> Result<(), EmbeddedError> {
         let (mut last, mut moved) = (String::new(), Instant::now());
@@ -163,7 +173,7 @@ impl Replay {
             if let Some(words) = self.server.ended() {
                 return Err(EmbeddedError::Died(words));
             }
-            if moved.elapsed() > STALL_TIMEOUT {
+            if stall.is_some_and(|stall| moved.elapsed() > stall) {
                 return Err(error.as_ref().map_or_else(
                     || EmbeddedError::NoAnswer(format!("its log ends at {last}")),
                     no_answer,

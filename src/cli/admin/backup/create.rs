@@ -1,17 +1,18 @@
-//! `backup`: everything in one file.
+//! `backup`: everything in one file, or base backups and the log in a folder.
 
 use std::{
     fs::File,
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{
     destination::BackupDestination,
     disk_space,
+    log_backup::{self, LogOptions},
     tools::{self, BackupTools},
 };
 use crate::{
@@ -28,17 +29,31 @@ use crate::{
     store::embedded::Purpose,
 };
 
+/// How a backup is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BackupMethod {
+    /// A dump of everything in one file
+    Dump,
+    /// Into a folder: base backups of the private Postgres, and its write-ahead log since the last run
+    Wal,
+    /// wal for the private Postgres and a folder, else dump
+    Auto,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
     /// Output file, or a folder for a file named after the time
     file: PathBuf,
-    /// Skip the test restore into a scratch database
+    /// How it is made
+    #[arg(long, value_enum, default_value_t = BackupMethod::Dump)]
+    method: BackupMethod,
+    /// Skip the test restore
     #[arg(long)]
     no_verify: bool,
     /// Encrypt the file with the key of secrets.key_file, also where backup.encrypt is false
     #[arg(long)]
     encrypt: bool,
-    /// Keep only the newest N backups in the folder
+    /// Keep only the newest N files in the folder; of base backups backup.keep_bases are kept
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: Option<u16>,
     #[command(flatten)]
@@ -51,6 +66,20 @@ impl BackupArgs {
     fn prepare(&self) -> Result<Option<(BackupDestination, File)>, Failure> {
         if privilege::input_is_file() {
             return Ok(None);
+        }
+        let is_folder = self.file.is_dir();
+        match self.method {
+            BackupMethod::Wal if !is_folder => {
+                return Err(Failure::new(ExitStatus::Usage, "--method wal needs a folder")
+                    .hint("create one that the owner of the data folder may write"));
+            }
+            BackupMethod::Wal if self.keep.is_some() => {
+                return Err(Failure::new(ExitStatus::Usage, "--keep counts files")
+                    .hint("set backup.keep_bases"));
+            }
+            // Written by the process that runs the private Postgres.
+            BackupMethod::Wal | BackupMethod::Auto if is_folder => return Ok(None),
+            BackupMethod::Dump | BackupMethod::Wal | BackupMethod::Auto => {}
         }
         let place = BackupDestination::new(&self.file, Clock::System.now())?;
         if self.keep.is_some() && !place.is_rotated() {
@@ -74,6 +103,9 @@ impl Runnable for BackupArgs {
 
     fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move {
+            if files.input.is_none() && !privilege::input_is_file() {
+                return Box::pin(run_in_folder(setup, &self)).await;
+            }
             let file = privilege::input(files.input, Path::new("the backup"))?;
             Box::pin(run(setup, &self, file)).await
         })
@@ -108,6 +140,56 @@ fn finish(
         setup.output.note(&format!("removed {removed} older backups"));
     }
     setup.output.note(&format!("wrote the backup to {}", place.path.display()));
+    Ok(())
+}
+
+async fn run_in_folder(setup: &Setup, arguments: &BackupArgs) -> Result<(), Failure> {
+    if arguments.method == BackupMethod::Wal || setup.loaded.config.database.url.is_none() {
+        return archive_log(setup, arguments).await;
+    }
+    let place = BackupDestination::new(&arguments.file, Clock::System.now())?;
+    let file = place.open()?;
+    let made = run(setup, arguments, file).await;
+    let finished = finish(setup, &place, arguments.keep.map(usize::from), made.is_ok());
+    made?;
+    finished
+}
+
+/// Copies the log of the private Postgres, after a base backup if one is due.
+async fn archive_log(setup: &Setup, arguments: &BackupArgs) -> Result<(), Failure> {
+    let by = setup.by(&arguments.why)?;
+    let opened = database::open_database(setup, Purpose::Command).await?;
+    let made = async {
+        log_backup::require_private(setup, &opened)?;
+        let ring = keys::require(setup, &opened).await?.ring();
+        let options = LogOptions {
+            folder: &arguments.file,
+            verify: !arguments.no_verify,
+            encrypt: arguments.encrypt || setup.loaded.config.backup.encrypt,
+        };
+        let begin = async |app: &App| app.admin.record_begin(&by, AuditAction::BackupCreate).await;
+        database::with_app(setup, &opened.store, begin).await?;
+        let report = Box::pin(log_backup::run(setup, &options, &opened, &ring)).await?;
+        let done =
+            async |app: &App| app.admin.record_backup(&by, report.messages, ring.current()).await;
+        if let Err(failure) = database::with_app(setup, &opened.store, done).await {
+            setup.output.note(&format!(
+                "its completion was not recorded in the audit log: {}",
+                failure.what
+            ));
+        }
+        Ok::<_, Failure>(report)
+    };
+    let made = made.await;
+    if made.is_err() {
+        let failed =
+            async |app: &App| app.admin.record_failure(&by, AuditAction::BackupCreate).await;
+        let _ = database::with_app(setup, &opened.store, failed).await;
+    }
+    let closed = opened.close().await;
+    let report = made?;
+    closed?;
+    setup.output.record(&report);
     Ok(())
 }
 
@@ -163,7 +245,7 @@ async fn run(setup: &Setup, arguments: &BackupArgs, file: File) -> Result<(), Fa
             seconds: began.elapsed().as_secs_f64(),
             created_at: manifest.created_at,
         };
-        let done = async |app: &App| app.admin.record_backup(&by, messages, ring.current()).await;
+        let done = async |app: &App| app.admin.record_backup(&by, Some(messages), ring.current()).await;
         if let Err(failure) = database::with_app(setup, &store.store, done).await {
             // The backup is complete anyway, and its start is recorded.
             setup.output.note(&format!(

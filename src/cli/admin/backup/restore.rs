@@ -14,11 +14,13 @@ use time::macros::format_description;
 use zeroize::Zeroizing;
 
 use super::{
+    adopt::adopt_secrets,
     archive::{self, Manifest},
+    log_restore::{self, LogRestore},
     tools::{BackupError, BackupTools, Restoration, authenticate, bar, blocking, refuse},
 };
 use crate::{
-    app::{App, Clock, sealed_secrets},
+    app::{App, Clock},
     cli::{
         admin::audit_reason::AuditReason,
         io::exit::{ExitStatus, Failure, confirm_typed},
@@ -41,8 +43,11 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
-    /// Backup file
+    /// Backup file, or a folder that backup --method wal has written
     file: PathBuf,
+    /// Of a folder: the time to restore, such as 2026-01-31T12:00:00Z, an age such as 30m, or latest
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["trust", "configuration_to"])]
+    to: Option<String>,
     /// Only verify the backup: restore it into a scratch database, compare, and drop that
     #[arg(long)]
     check: bool,
@@ -97,6 +102,17 @@ impl Runnable for RestoreArgs {
 
     fn run(self: Box<Self>, setup: &Setup, files: OpenFiles) -> CommandFuture<'_> {
         Box::pin(async move {
+            if let Some(to) = &self.to {
+                let asked = LogRestore {
+                    folder: &self.file,
+                    to,
+                    check: self.check,
+                    yes: self.yes,
+                    given: self.given_keys(files.text)?,
+                    by: setup.by(&self.why)?,
+                };
+                return Box::pin(log_restore::restore(setup, asked)).await;
+            }
             match &self.configuration_to {
                 Some(folder) => self.write_configuration(setup, folder, files).await,
                 None => Box::pin(restore(setup, &self, files)).await,
@@ -105,7 +121,14 @@ impl Runnable for RestoreArgs {
     }
 
     fn open_files(&self) -> Result<CallerFiles, Failure> {
-        let input = privilege::open_input(&self.file)?;
+        let is_folder = self.file.is_dir();
+        if is_folder != self.to.is_some() && !privilege::input_is_file() {
+            let what = "--to TIME restores from a folder, and a folder needs it";
+            return Err(Failure::new(ExitStatus::Usage, what)
+                .hint("give --to latest for everything that the folder has"));
+        }
+        // What is in a folder is opened by the owner of the data folder.
+        let input = if is_folder { None } else { privilege::open_input(&self.file)? };
         let keys = match &self.key_file {
             Some(path) if !privilege::has_inherited_text() => Some(KeyFile::new(path).read()?),
             _ => None,
@@ -178,6 +201,10 @@ async fn restore(setup: &Setup, arguments: &RestoreArgs, files: OpenFiles) -> Re
             .note("no known key authenticates this backup; it is loaded because of --trust");
     }
     let manifest = archive::manifest(&file).map_err(BackupError::from)?;
+    if !manifest.entries.iter().any(|entry| entry.name == archive::DATABASE) {
+        return Err(Failure::new(ExitStatus::Refused, "this file is a base backup")
+            .hint("restore the folder that it is in: esh3ar restore FOLDER --to latest"));
+    }
     let known = migrate::MIGRATIONS.iter().map(|step| step.version).max().unwrap_or_default();
     if manifest.schema > known {
         let what = format!(
@@ -386,29 +413,6 @@ async fn prepare(
     let at = manifest.created_at;
     database::with_app(setup, store, async |app| app.admin.record_restore(&by, at).await).await?;
     Ok(migrated)
-}
-
-/// Seals the restored secrets with the key of this machine, and makes those anew that no known key opens.
-async fn adopt_secrets(
-    setup: &Setup,
-    opened: &OpenDatabase,
-    store: &crate::store::Store,
-    given: Option<KeyRing>,
-) -> Result<(), Failure> {
-    let client = store.client().await?;
-    let sealed = sealed_secrets::status(&client, given.as_ref()).await?;
-    if sealed.is_empty() {
-        return Ok(());
-    }
-    // A key file is made only here, where the old database has no secret that an existing one sealed.
-    let own = keys::require(setup, opened).await?;
-    let others: Vec<KeyRing> = given.into_iter().collect();
-    for name in sealed_secrets::adopt(&client, &own.ring(), &others).await? {
-        setup.output.note(&format!(
-            "the secret {name} of the backup opens with no known key; it is made anew when esh3ar starts"
-        ));
-    }
-    Ok(())
 }
 
 /// While readers reconnect.

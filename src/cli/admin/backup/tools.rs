@@ -1,7 +1,7 @@
 //! What writing and reading backups share.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::IsTerminal as _,
     path::{Path, PathBuf},
@@ -10,7 +10,12 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::archive::{self, ArchiveError, Manifest};
+use time::OffsetDateTime;
+
+use super::{
+    archive::{self, ArchiveError, Manifest},
+    log_folder::BASE,
+};
 use crate::{
     app::Clock,
     cli::{
@@ -182,6 +187,46 @@ impl BackupTools {
         .await;
         // The snapshot has to last until everything is read.
         drop(snapshot);
+        bar.finish_and_clear();
+        Ok(written??)
+    }
+
+    /// Writes all files of the private cluster, the configuration and the secrets.
+    pub(super) async fn write_base(
+        &self,
+        setup: &Setup,
+        file: File,
+        ring: &KeyRing,
+        encrypt: bool,
+        at: OffsetDateTime,
+    ) -> Result<(File, Manifest), Failure> {
+        let schema = backup::schema_of(&self.store).await?;
+        let bar = spinner("backing up");
+        let file = EnvelopeWriter::new(file, ring, encrypt).map_err(BackupError::from)?;
+        let mut writer = archive::ArchiveWriter::new(file, bar.clone());
+        let (programs, configuration) = (self.programs.clone(), configuration(setup));
+        let postgres = self.version.clone();
+        let written = blocking(move || {
+            writer.stream(BASE, at, |mut to| {
+                programs.base_backup(&mut to)?;
+                Ok::<_, BackupError>(())
+            })?;
+            for (name, text) in &configuration {
+                writer.text(&format!("{}{name}", archive::CONFIGURATION), at, text)?;
+            }
+            let whole = writer.finish(|entries| Manifest {
+                format: archive::FORMAT,
+                esh3ar: env!("CARGO_PKG_VERSION").to_owned(),
+                schema,
+                postgres,
+                created_at: at,
+                tables: BTreeMap::new(),
+                unaccounted: 0,
+                entries,
+            })?;
+            Ok::<_, BackupError>(whole)
+        })
+        .await;
         bar.finish_and_clear();
         Ok(written??)
     }

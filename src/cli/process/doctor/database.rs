@@ -17,7 +17,7 @@ use crate::{
     server::timestamp,
     store::{
         self, Store,
-        backup::Databases,
+        backup::{self, Databases},
         embedded::{self, Purpose},
         migrate, roles, server_checks,
     },
@@ -253,6 +253,18 @@ async fn backups(setup: &Setup, store: &Store, checks: &mut Vec<Check>) {
     if let Err(failure) = asked.await {
         checks.push(fail("backup", failure.what, failure.hint.unwrap_or_default()));
         return;
+    }
+    match backup::log::slot(store).await {
+        Ok(Some(slot)) if slot.begins.is_none() || slot.status == "unreserved" => {
+            let text = format!(
+                "the log since the last one is no longer kept (replication slot esh3ar_backup: {})",
+                slot.status
+            );
+            let remedy = "run the backup, which makes a base backup again; if there is none any more, run in psql: \
+                          SELECT pg_drop_replication_slot('esh3ar_backup')";
+            checks.push(warn("backup log", text, remedy));
+        }
+        _ => {}
     }
     let Some(last) = last else { return };
     let age = Clock::System.now() - last;
