@@ -15,6 +15,7 @@ mod api;
 mod attack;
 mod audit_log;
 mod backup;
+mod backup_log;
 mod bad_input;
 mod balancers;
 mod bench;

@@ -164,7 +164,13 @@ fn present(
 
 /// Whether the server still has everything from a segment on.
 fn keeps(slot: Option<&LogSlot>, series: &LogSeries, from: u64) -> bool {
-    slot.and_then(|slot| slot.begins).is_some_and(|begins| begins <= series.beginning(from))
+    let begins = slot.and_then(|slot| slot.begins);
+    begins.is_some_and(|begins| series.segment_of(begins) <= from)
+}
+
+/// The last segment that a switch has ended.
+fn last_ended(series: &LogSeries, ends: LogPosition) -> u64 {
+    series.segment_of(LogPosition(ends.0.saturating_sub(1)))
 }
 
 /// Makes a base backup if one is needed, and copies the log. The results are the base, whether it is new, and how
@@ -199,7 +205,7 @@ async fn copy(
         new = Some(base.0);
     }
     let (covered_until, ends) = source.switch().await?;
-    let last = series.segment_of(LogPosition(ends.0.saturating_sub(1)));
+    let last = last_ended(&series, ends);
     let log = setup.data_dir.join("postgres/pg_wal");
     let encrypt = options.encrypt;
     // First the earlier base backup: its log covers the time that the new one took.
@@ -249,7 +255,7 @@ async fn make_base(
     let work = BackupTools::prepare(setup, opened).await?;
     let (began, starts) = source.switch().await?;
     let mut base = folder.begin(series, began)?;
-    base.manifest.first_segment = series.segment_of(starts);
+    base.manifest.first_segment = last_ended(series, starts).saturating_add(1);
     let path = base.path.join(BASE);
     let file = temp_file::create(&path).map_err(|error| unusable(&path, &error))?;
     disk_space::require(setup, opened, &file, options.verify).await?;

@@ -363,3 +363,73 @@ pub(super) fn unusable(path: &Path, error: &std::io::Error) -> Failure {
         "choose an existing folder that the owner of the data folder may write",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::KeyFile;
+
+    const AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    #[test]
+    fn segments_come_back_whole_and_only_those_that_are_listed() {
+        let place = tempfile::tempdir().unwrap();
+        let ring = KeyFile::new(place.path().join("keys")).create(AT).unwrap();
+        let rings = std::slice::from_ref(&ring);
+        let log = place.path().join("pg_wal");
+        fs::create_dir(&log).unwrap();
+        let series = LogSeries { system: "1".to_owned(), timeline: 1, segment_len: 1 << 20 };
+        for number in 5..=7_u8 {
+            let mut segment = vec![number; 10];
+            segment.resize(1 << 20, 0);
+            fs::write(log.join(series.name(number.into())), segment).unwrap();
+        }
+        let target = place.path().join("backups");
+        fs::create_dir(&target).unwrap();
+        let folder = LogFolder::lock(&target).unwrap();
+        assert!(LogFolder::lock(&target).is_err(), "one at a time");
+        let mut base = folder.begin(&series, AT).unwrap();
+        base.manifest.first_segment = 5;
+        base.write_manifest(&ring, false).unwrap();
+        assert!(folder.names().unwrap().is_empty(), "it is not complete yet");
+        folder.finish(&mut base).unwrap();
+        assert_eq!(base.collect(&log, 6, AT, &ring, false).unwrap(), 20);
+        assert_eq!(base.collect(&log, 7, AT, &ring, true).unwrap(), 10);
+        assert!(base.collect(&log, 8, AT, &ring, false).is_err(), "it does not exist");
+
+        let name = folder.names().unwrap().pop().unwrap();
+        let base = folder.base(&name, rings).unwrap();
+        assert_eq!((base.manifest.segments.len(), base.manifest.next_segment()), (3, 8));
+        let found = base.segment(6, rings).unwrap();
+        assert_eq!(
+            (found.len(), found.get(..11)),
+            (1 << 20, Some(&[6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 0][..]))
+        );
+        fs::copy(base.segment_path(5), base.segment_path(6)).unwrap();
+        let swapped = base.segment(6, rings).unwrap_err();
+        assert_eq!(swapped.kind, ExitStatus::Refused, "{}", swapped.what);
+        fs::remove_file(base.segment_path(6)).unwrap();
+        assert_eq!(base.segment(6, rings).unwrap_err().kind, ExitStatus::NotFound);
+        fs::write(base.segment_path(7), "altered").unwrap();
+        assert_eq!(base.segment(7, rings).unwrap_err().kind, ExitStatus::Refused);
+        let other = target.join("base-19700101T000001Z");
+        fs::create_dir(&other).unwrap();
+        fs::copy(base.path.join(MANIFEST), other.join(MANIFEST)).unwrap();
+        let moved = folder.base("base-19700101T000001Z", rings).unwrap_err();
+        assert!(moved.what.contains("another base backup"), "{}", moved.what);
+    }
+
+    #[test]
+    fn the_oldest_go_and_what_is_interrupted_is_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let names = ["base-20260101T000000Z", "base-20260102T000000Z", "base-20260103T000000Z"];
+        for name in names.into_iter().chain([".base-20260104T000000Z.part", "base-mine"]) {
+            fs::create_dir(place.path().join(name)).unwrap();
+        }
+        let folder = LogFolder::lock(place.path()).unwrap();
+        assert!(!place.path().join(".base-20260104T000000Z.part").exists());
+        assert_eq!(folder.rotate(2).unwrap(), 1);
+        assert_eq!(folder.names().unwrap(), names[1..]);
+        assert!(place.path().join("base-mine").exists());
+    }
+}
