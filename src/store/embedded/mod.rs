@@ -137,7 +137,7 @@ impl EmbeddedError {
                 "see postgres.log in the data folder"
             }
             EmbeddedError::Missing { .. } => {
-                "nothing was changed; rename the database to keep to esh3ar, see \
+                "nothing was changed; rename the database or folder to keep, see \
                  \"Backup and restore drill\" in the guide"
             }
             EmbeddedError::Root => "run esh3ar as a dedicated user",
@@ -161,7 +161,9 @@ pub fn is_there(data_dir: &Path) -> bool {
         Ok(_) => true,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
             // Incomplete data counts as data.
-            data_dir.join("postgres/base").exists() || lock::is_held(&data_dir.join("lock"))
+            data_dir.join("postgres/base").exists()
+                || lock::is_held(&data_dir.join("lock"))
+                || !recovery::kept(data_dir).is_empty()
         }
         // The code that opens it reports the error.
         Err(_) => true,

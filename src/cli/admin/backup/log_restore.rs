@@ -29,7 +29,7 @@ use crate::{
     store::{
         Store,
         backup::{self, DatabaseContents},
-        embedded::{self, ClosedFolder, Purpose, Replay, ReplayTarget},
+        embedded::{ClosedFolder, Purpose, Replay, ReplayTarget},
         migrate,
     },
 };
@@ -209,7 +209,7 @@ async fn close(
     choice: &Choice,
 ) -> Result<ClosedFolder, Failure> {
     let at = timestamp::text(choice.to);
-    if embedded::is_there(&setup.data_dir) {
+    if setup.data_dir.join("postgres").exists() {
         match database::open_database(setup, Purpose::Command).await {
             Ok(opened) => {
                 let ready = async {
@@ -310,7 +310,7 @@ async fn prepare(
 
 /// In the data that stay.
 async fn record_failure(setup: &Setup, by: &By) {
-    if !embedded::is_there(&setup.data_dir) {
+    if !setup.data_dir.join("postgres").exists() {
         return;
     }
     let Ok(opened) = database::open_database(setup, Purpose::Command).await else { return };
