@@ -23,9 +23,12 @@ CREATE TABLE audit_chain_head (
     hash     bytea       NOT NULL,
     at       timestamptz NOT NULL,
     -- Entries without a place in the chain are older than this.
-    began_at timestamptz NOT NULL
+    began_at timestamptz NOT NULL,
+    -- How many of them there were. Retention only removes some.
+    older    bigint      NOT NULL
 );
-INSERT INTO audit_chain_head (one, seq, hash, at, began_at) VALUES (true, 0, sha256(''::bytea), now(), now());
+INSERT INTO audit_chain_head (one, seq, hash, at, began_at, older)
+SELECT true, 0, sha256(''::bytea), now(), now(), count(*) FROM audit_log;
 
 -- A trigger, because then older versions' entries are in the chain too. It runs with its owner's rights, so
 -- that the application's role needs none on audit_chain_head, and overwrites whatever a statement gave for

@@ -3,8 +3,12 @@
 //! The database computes hashes when entries are inserted (`migrations/0027_audit_chain.sql`); this is the
 //! other, independent computation. The hash function is an argument.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use super::audit::AuditAction;
 
 /// Values of an entry that an erasure may mask: actor, subject, phone, reason, details.
 pub const MASKABLE_VALUES: usize = 5;
@@ -12,6 +16,8 @@ pub const MASKABLE_VALUES: usize = 5;
 const MAX_REPORTED_FAULTS: usize = 20;
 /// What every masked phone number contains.
 const MASK: &str = "**";
+/// Maximum number of different masks that a verification remembers.
+const MAX_MASKS: usize = 100_000;
 /// Microseconds from the Unix epoch to 2000-01-01, where Postgres counts from.
 const POSTGRES_EPOCH_MICROS: i128 = 946_684_800_000_000;
 /// Tolerance between clocks.
@@ -205,6 +211,10 @@ pub struct ChainVerifier<'a, H> {
     bounds: ChainBounds<'a>,
     previous: Option<(i64, Vec<u8>)>,
     is_known_found: bool,
+    /// The masks of numbers that an entry of the chain says were erased.
+    erased: BTreeSet<String>,
+    /// The masks in masked values, each with the first entry that has it.
+    masks: BTreeMap<String, i64>,
     report: ChainReport,
 }
 
@@ -220,7 +230,15 @@ impl<'a, H: Fn(&[u8]) -> Hash> ChainVerifier<'a, H> {
             fault_count: 0,
             known_head: None,
         };
-        ChainVerifier { hash, bounds, previous: None, is_known_found: false, report }
+        ChainVerifier {
+            hash,
+            bounds,
+            previous: None,
+            is_known_found: false,
+            erased: BTreeSet::new(),
+            masks: BTreeMap::new(),
+            report,
+        }
     }
 
     fn fault(&mut self, fault: ChainFault) {
@@ -243,6 +261,7 @@ impl<'a, H: Fn(&[u8]) -> Hash> ChainVerifier<'a, H> {
         if !self.is_intact(entry) {
             self.fault(ChainFault::Altered { seq });
         }
+        self.note_masks(entry);
         self.report.masked += u64::from(entry.maskable.iter().any(|value| value.salt.is_none()));
         self.report.first.get_or_insert((seq, entry.at));
         self.report.last = Some((seq, entry.at));
@@ -251,6 +270,25 @@ impl<'a, H: Fn(&[u8]) -> Hash> ChainVerifier<'a, H> {
             self.is_known_found = true;
         }
         self.previous = Some((seq, entry.hash.clone()));
+    }
+
+    /// Only an erasure masks a value, and its own entry names the mask.
+    fn note_masks(&mut self, entry: &ChainEntry) {
+        let is_erasure = entry.action == AuditAction::MobileErase.name();
+        for value in &entry.maskable {
+            let text = value.value.as_deref().unwrap_or_default();
+            match value.salt {
+                Some(_) if is_erasure && self.erased.len() < MAX_MASKS => {
+                    self.erased.extend(masks_in(text).map(str::to_owned));
+                }
+                None if self.masks.len() < MAX_MASKS => {
+                    for mask in masks_in(text) {
+                        self.masks.entry(mask.to_owned()).or_insert(entry.seq);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     fn is_intact(&self, entry: &ChainEntry) -> bool {
@@ -279,6 +317,11 @@ impl<'a, H: Fn(&[u8]) -> Hash> ChainVerifier<'a, H> {
     /// The result, after the last entry.
     pub fn finish(mut self) -> ChainReport {
         let ChainBounds { head, began_at, expires_before, outside, known } = self.bounds;
+        let erased = std::mem::take(&mut self.erased);
+        let unexplained = std::mem::take(&mut self.masks).into_iter();
+        let altered: BTreeSet<i64> =
+            unexplained.filter(|(mask, _)| !erased.contains(mask)).map(|(_, seq)| seq).collect();
+        altered.into_iter().for_each(|seq| self.fault(ChainFault::Altered { seq }));
         if let Some((first, _)) = self.report.first.filter(|(first, _)| *first > 1)
             && began_at >= expires_before
         {
@@ -318,6 +361,12 @@ impl<'a, H: Fn(&[u8]) -> Hash> ChainVerifier<'a, H> {
         }
         self.report
     }
+}
+
+/// The masked phone numbers in a text.
+fn masks_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_digit() && c != '+' && c != '*')
+        .filter(|word| word.starts_with('+') && word.contains(MASK))
 }
 
 /// Appends the length and the bytes of a field; the length of an absent one is -1.

@@ -41,7 +41,7 @@ pub const fn is_bidi_control(c: char) -> bool {
 pub const fn is_misleading(c: char) -> bool {
     is_bidi_control(c)
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}' | '\u{2029}'
-            | '\u{2060}'..='\u{2064}' | '\u{feff}')
+            | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Whether a character is invisible: two texts that differ by it look the same. Unicode's

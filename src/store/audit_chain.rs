@@ -12,7 +12,11 @@ use crate::domain::audit_chain::{
 
 statements! {
     HEAD: once = "SELECT seq, hash, at, began_at FROM audit_chain_head WHERE one";
-    OUTSIDE: once = "SELECT count(*) AS count FROM audit_log WHERE chain_seq IS NULL AND at > $1";
+    OUTSIDE: once = "
+        SELECT greatest(
+            (SELECT count(*) FROM audit_log WHERE chain_seq IS NULL AND at > $1),
+            (SELECT count(*) FROM audit_log WHERE chain_seq IS NULL) - older) AS count
+        FROM audit_chain_head WHERE one";
     PAGE: once = "
         SELECT a.chain_seq, a.chain_prev, a.chain_hash, a.chain_salts, a.chain_commitments, a.id, a.at,
                a.actor_kind, a.actor_name, a.token_id, a.action, a.subject_kind, a.request_id, a.outcome,

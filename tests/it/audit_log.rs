@@ -209,6 +209,15 @@ async fn an_altered_or_deleted_entry_is_found() {
           UPDATE audit_log SET erased_phones = NULL WHERE action = 'mobile.list'",
             "altered",
         ),
+        // What no erasure has masked.
+        ("UPDATE audit_log SET reason = '+967*******99' WHERE action = 'user.add'", "altered"),
+        (
+            "ALTER TABLE audit_log DISABLE TRIGGER USER;
+             INSERT INTO audit_log (id, at, actor_kind, actor, action, subject_kind, outcome)
+             VALUES (gen_random_uuid(), now(), 'command', 'nobody', 'user.add', 'user', 'done');
+             ALTER TABLE audit_log ENABLE TRIGGER USER",
+            "outside",
+        ),
         ("DELETE FROM audit_log WHERE action = 'user.add'", "missing"),
         (
             "DELETE FROM audit_log WHERE chain_seq = (SELECT max(chain_seq) FROM audit_log)",

@@ -56,7 +56,10 @@ pub(crate) fn give(path: &Path, user: &User) -> Result<PathBuf, Failure> {
                     return Err(unusable(&place(parent).join(&name), &error.into()));
                 };
                 links += 1;
-                if links > MAX_LINKS || !is_closed_to_others(parent, user, false)? {
+                // The service's user must not lead root to where only root may create folders.
+                let owner = of(parent)?.uid();
+                let is_roots = owner == 0 || owner == geteuid().as_raw();
+                if links > MAX_LINKS || !is_roots || !is_closed_to_others(parent, user, false)? {
                     let what =
                         format!("{} is a symbolic link", place(parent).join(&name).display());
                     return Err(Failure::new(ExitStatus::Config, what)

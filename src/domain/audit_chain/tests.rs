@@ -149,6 +149,10 @@ fn deleted_entries_are_found() {
 #[test]
 fn a_masked_value_keeps_the_chain_valid() {
     let mut chain = chain(3);
+    let erasure = &mut chain[2];
+    erasure.action = "mobile.erase".to_owned();
+    erasure.maskable[4] = committed(Some(r#"{"phone": "+967*******67"}"#));
+    erasure.hash = sha256(&encoded(erasure)).to_vec();
     let head = head_of(&chain);
     chain[1].maskable[2] = MaskableValue {
         value: None,
@@ -159,4 +163,8 @@ fn a_masked_value_keeps_the_chain_valid() {
     chain[1].maskable[3].salt = None;
     let report = verified(&chain, &head, None);
     assert_eq!((report.fault_count, report.masked), (0, 1));
+    // No entry says that this number was erased.
+    chain[1].maskable[3].value = Some("for +967*******68".to_owned());
+    let report = verified(&chain, &head, None);
+    assert_eq!(report.faults, [ChainFault::Altered { seq: 2 }]);
 }

@@ -22,6 +22,9 @@ pub enum ProgramError {
     /// It is not beside the others.
     #[error("pg_basebackup was not found in {}", .0.display())]
     NoBaseBackup(PathBuf),
+    /// A backup file has objects that esh3ar does not have.
+    #[error("{0}")]
+    Foreign(String),
     /// A program cannot be run, or failed.
     #[error("{program}: {why}")]
     Broken { program: &'static str, why: String },
@@ -150,7 +153,7 @@ impl Programs {
         let _ = child.stdin.take().map(|mut to| std::io::copy(rows, &mut to));
         end(NAME, child, errors, false)?;
         let list = list.and_then(|list| list.join().ok()).unwrap_or_default();
-        entries::taken(&list).map_err(|why| ProgramError::Broken { program: NAME, why })
+        entries::taken(&list).map_err(ProgramError::Foreign)
     }
 
     /// Restores the `entries` of a dump of [`Programs::dump`] into an empty database.

@@ -59,7 +59,7 @@ impl From<BackupError> for Failure {
                 .hint("restore it with the esh3ar version that made it"),
             BackupError::Archive(ArchiveError::Io(_)) => {
                 Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
-                    .hint("check whether the disk is full")
+                    .hint("the file is cut off or no backup, or the disk is full")
             }
             BackupError::Archive(ArchiveError::Envelope(error)) => {
                 let hint = match error {
@@ -81,6 +81,9 @@ impl From<BackupError> for Failure {
             BackupError::Archive(_) => {
                 Failure::new(ExitStatus::Failed, format!("backup file: {text}"))
                     .hint("use another backup")
+            }
+            BackupError::Program(ProgramError::Foreign(_)) => {
+                Failure::new(ExitStatus::Refused, text).hint("use another backup")
             }
             BackupError::Program(ProgramError::NotFound(_) | ProgramError::NoBaseBackup(_)) => {
                 Failure::new(ExitStatus::Config, text).hint(
