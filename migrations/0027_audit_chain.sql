@@ -81,6 +81,7 @@ BEGIN
         USING NEW.chain_seq, NEW.chain_hash, NEW.at;
     RETURN NEW;
 END $$;
+REVOKE ALL ON FUNCTION append_to_audit_chain() FROM PUBLIC;
 CREATE TRIGGER audit_log_chained BEFORE INSERT ON audit_log
     FOR EACH ROW EXECUTE FUNCTION append_to_audit_chain();
 
@@ -112,6 +113,7 @@ BEGIN
          WHERE a.id = g.entry_id AND a.chain_seq IS NOT NULL', TG_TABLE_SCHEMA);
     RETURN NULL;
 END $$;
+REVOKE ALL ON FUNCTION keep_erased_phones() FROM PUBLIC;
 CREATE TRIGGER audit_log_phones_erased AFTER DELETE ON audit_log_phones
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION keep_erased_phones();
 
@@ -132,7 +134,9 @@ BEGIN
             expired AS (
                 SELECT id FROM oldest
                 WHERE chain_seq < coalesce(
-                    (SELECT min(o.chain_seq) FROM oldest o WHERE o.at >= (SELECT at FROM bound)),
+                    -- One of a clock that was ahead does not keep those after it.
+                    (SELECT min(o.chain_seq) FROM oldest o
+                     WHERE o.at >= (SELECT at FROM bound) AND o.at <= now() + interval '1 hour'),
                     9223372036854775807)
                 UNION ALL
                 SELECT id FROM (SELECT id, at, chain_seq FROM audit_log ORDER BY id LIMIT at_most) AS lowest

@@ -1,6 +1,7 @@
 //! Permissions and content policies that changed lately. The triggers of the tables note when.
 
-use time::OffsetDateTime;
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::{Client, Error, Statements, statement::statements};
@@ -9,7 +10,7 @@ use crate::domain::{Permissions, UserId};
 statements! {
     CHANGED = "
         SELECT id, permissions, content_policy_id FROM business_users
-        WHERE access_changed_at > $1 AND disabled_at IS NULL";
+        WHERE access_changed_at > now() - make_interval(secs => $1) AND disabled_at IS NULL";
 }
 
 /// What holds now for a business user after a change.
@@ -21,9 +22,9 @@ pub struct AccessChange {
     pub content_policy: Option<Uuid>,
 }
 
-/// Business users whose permissions or content policies changed after a time.
-pub async fn since(client: &Client, since: OffsetDateTime) -> Result<Vec<AccessChange>, Error> {
-    let rows = client.query(&CHANGED, &[&since]).await?;
+/// Business users whose permissions or content policies changed in the last while, by the database's clock.
+pub async fn within(client: &Client, last: Duration) -> Result<Vec<AccessChange>, Error> {
+    let rows = client.query(&CHANGED, &[&last.as_secs_f64()]).await?;
     let change = |row: &tokio_postgres::Row| {
         Ok(AccessChange {
             user: UserId(row.try_get("id")?),

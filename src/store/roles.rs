@@ -119,12 +119,15 @@ const GRANT: &str = "
             END IF;
         END LOOP;
         FOR item IN
-            SELECT p.oid::regprocedure AS name FROM pg_proc p
+            SELECT p.oid::regprocedure AS name, p.prorettype = 'trigger'::regtype AS is_trigger FROM pg_proc p
             WHERE p.pronamespace = current_schema()::regnamespace AND p.prosecdef
             AND p.proowner = owner
         LOOP
-            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', item.name);
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', item.name, app);
+            EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC, %I', item.name, app);
+            -- A trigger fires without that right, which would only allow triggers on tables of one's own.
+            IF NOT item.is_trigger THEN
+                EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', item.name, app);
+            END IF;
         END LOOP;
         EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT, INSERT, UPDATE, DELETE
                         ON TABLES TO %I', current_schema(), app);

@@ -27,7 +27,10 @@ statements! {
         SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id WHERE u.disabled_at > $1
         UNION
         SELECT t.id FROM mobile_users p JOIN tokens t ON t.phone = p.phone
-        WHERE p.access_changed_at > $1 AND p.status <> 1
+        WHERE p.access_changed_at > now() - make_interval(secs => $3) AND p.status <> 1
+        UNION
+        SELECT t.id FROM business_users u JOIN tokens t ON t.user_id = u.id
+        WHERE u.access_changed_at > now() - make_interval(secs => $3) AND u.disabled_at IS NOT NULL
         UNION
         SELECT t.id FROM mobile_users p JOIN tokens t ON t.phone = p.phone WHERE p.blocked_at > $1";
     INSERT: once = "
@@ -128,7 +131,8 @@ pub async fn revoked_since(
     since: OffsetDateTime,
     now: OffsetDateTime,
 ) -> Result<Vec<TokenId>, Error> {
-    let rows = client.query(&REVOKED, &[&since, &now]).await?;
+    let last = (now - since).as_seconds_f64();
+    let rows = client.query(&REVOKED, &[&since, &now, &last]).await?;
     rows.iter().map(|row| Ok(TokenId(row.try_get("id")?))).collect()
 }
 

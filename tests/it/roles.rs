@@ -97,6 +97,11 @@ async fn the_serving_role_reads_and_changes_rows_and_nothing_else() {
         let masked = app.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0);
         assert_eq!(masked, 0, "{number} by {mask}");
     }
+    // A trigger function of the owner cannot be a trigger on a table of another.
+    for function in ["append_to_audit_chain", "keep_erased_phones"] {
+        let sql = format!("SELECT has_function_privilege('esh3ar_app', '{function}()', 'EXECUTE')");
+        assert!(!admin.query_one(&sql, &[]).await.unwrap().get::<_, bool>(0), "{function}");
+    }
     // A role may change its own settings; esh3ar sets its own over them.
     for setting in ["default_transaction_read_only = on", "search_path = pg_catalog"] {
         app.batch_execute(&format!("ALTER ROLE esh3ar_app SET {setting}")).await.unwrap();

@@ -76,7 +76,8 @@ impl IdentityService {
         }
         let client = self.core.store().client_for(StatementGroup::Nodes).await?;
         let since = since - REVOCATION_OVERLAP;
-        let changes = access_changes::since(&client, since).await?;
+        let last = (now - since).try_into().unwrap_or(REVOCATION_OVERLAP);
+        let changes = access_changes::within(&client, last).await?;
         let revoked = tokens::revoked_since(&client, since, now).await?;
         let revoked: HashSet<_> = revoked.into_iter().collect();
         if !revoked.is_empty() {

@@ -134,7 +134,7 @@ impl Filler {
         let database = quoted(database);
         let grant = match app {
             Some(app) => format!("GRANT CONNECT ON DATABASE {database} TO {}", quoted(app)),
-            None => format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC"),
+            None => format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC"),
         };
         run(&there, &format!("DROP OWNED BY {role}; {grant}")).await
     }
