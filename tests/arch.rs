@@ -101,8 +101,17 @@ const IO_CRATES: &[&str] = &[
 ];
 
 /// The wings of `app`. Each may use those before it, and the files beside them; those use none.
-const WINGS: &[&str] =
-    &["identity", "limits", "process", "delivery", "messages", "chat", "admin", "jobs"];
+const WINGS: &[&str] = &[
+    "identity",
+    "limits",
+    "process",
+    "delivery",
+    "messages",
+    "chat",
+    "admin",
+    "registration",
+    "jobs",
+];
 
 /// What the server may name of the store, and why: types that use cases take or give, no statement.
 const STORE_TYPES: &[(&[&str], &str)] = &[

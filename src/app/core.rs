@@ -48,6 +48,8 @@ pub struct Settings {
     pub clock: Clock,
     /// The keys that seal secrets; `None` without a key file, and for commands.
     pub keys: Option<KeyStore>,
+    /// Whether one-time codes may be shown on the terminal of this process.
+    pub shows_codes: bool,
     /// What this process is in the installation. A command is no member: what it sends is left to those
     /// that deliver.
     pub node: Option<NodeSettings>,

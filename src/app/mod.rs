@@ -14,6 +14,7 @@
 //! - `messages`: one-way messages: sending and listing
 //! - `chat`: conversations
 //! - `admin`: what administrators look at and do
+//! - `registration`: phones that prove their number with a code
 //! - `jobs`: slow work under a lease, such as mail
 //!
 //! Files beside them (`core`, `audit_log`, `batch_writer`, `clock`, ...) are used by all wings and use none.
@@ -36,6 +37,7 @@ pub mod jobs;
 pub mod limits;
 pub mod messages;
 pub mod process;
+pub mod registration;
 pub mod runtime_settings;
 pub mod sealed_secrets;
 pub mod traces;
@@ -85,6 +87,8 @@ pub struct Wings {
     pub chat: chat::ChatService,
     /// What administrators look at and do.
     pub admin: admin::AdminService,
+    /// Phones that prove their number with a code.
+    pub registration: registration::RegistrationService,
     /// Slow work under a lease.
     pub jobs: jobs::JobService,
 }
@@ -129,13 +133,24 @@ impl App {
         let (chat, chat_tasks) =
             chat::ChatService::new(&core, &identity, &limits, &process, &delivery);
         let admin = admin::AdminService::new(&core, &delivery, &messages);
-        let jobs = jobs::JobService::new(&core);
+        let registration = registration::RegistrationService::new(&core, &identity);
+        let jobs = jobs::JobService::new(&core, &registration);
         core_tasks.spawn(tracker, stop);
         delivery_tasks.spawn(tracker, stop);
         message_tasks.spawn(tracker, stop);
         chat_tasks.spawn(tracker, stop);
-        let wings =
-            Wings { core, identity, limits, process, delivery, messages, chat, admin, jobs };
+        let wings = Wings {
+            core,
+            identity,
+            limits,
+            process,
+            delivery,
+            messages,
+            chat,
+            admin,
+            registration,
+            jobs,
+        };
         App { wings: Arc::new(wings) }
     }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use crate::{
-    domain::{limits::Limits, retention::Retention, retry::RetryPolicy, trace::TraceSampler},
+    domain::{
+        limits::Limits, registration::OtpRules, retention::Retention, retry::RetryPolicy,
+        trace::TraceSampler,
+    },
     mail::Mailer,
 };
 
@@ -30,6 +33,8 @@ pub struct RuntimeSettings {
     pub alert_interval: Duration,
     /// Whether the existing hubs and routes get texts without tags.
     pub sanitize_existing: bool,
+    /// The rules of registration by one-time code.
+    pub otp: OtpRules,
     /// Of which messages it is logged what goes well.
     pub log_sample: TraceSampler,
 }

@@ -122,6 +122,8 @@ actions! {
     MobileCheck = "mobile.check",
     /// One was blocked.
     MobileBlock = "mobile.block",
+    /// A phone proved its number with a one-time code and got a token.
+    RegistrationVerify = "registration.verify",
     /// One was let in again.
     MobileUnblock = "mobile.unblock",
     /// All data of one was exported.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{DeadLetterClass, provider::Provider};
 
@@ -16,8 +17,8 @@ struct Properties {
     providers: &'static [Provider],
 }
 
-/// Declares the kinds of jobs: for each its name, the fields of its payload, the provider it needs (which may
-/// depend on the fields), and its properties. Fields are stored as text, so their types need `Display` and
+/// Declares the kinds of jobs: for each its name, the fields of its payload, the provider whose circuit
+/// breaker it needs, if any (which may depend on the fields), and its properties. Fields are stored as text, so their types need `Display` and
 /// `FromStr`.
 macro_rules! job_kinds {
     ($(
@@ -57,8 +58,8 @@ macro_rules! job_kinds {
                 }
             }
 
-            /// The provider it needs.
-            pub const fn provider(&self) -> Provider {
+            /// The provider whose circuit breaker it waits for; `None` if it waits for none.
+            pub const fn provider(&self) -> Option<Provider> {
                 match self {
                     $(JobPayload::$kind { $($field),* } => {
                         $(let _ = $field;)*
@@ -100,13 +101,27 @@ job_kinds! {
         subject: String,
         /// Plain text.
         body: String,
-    } by Provider::Smtp => Properties {
+    } by Some(Provider::Smtp) => Properties {
         name: "mail",
         concurrency: 2,
         lease: Duration::from_secs(60),
         retries: 6,
         provider_timeout: Duration::from_secs(24 * 3600),
         providers: &[Provider::Smtp],
+    },
+    /// The code of a registration, through the channel that is configured. It waits for no breaker: each channel
+    /// has its own, and its attempts end with the life of the code.
+    Otp {
+        /// The registration; the code is derived when it is sent.
+        registration: Uuid,
+    } by None => Properties {
+        name: "otp",
+        concurrency: 8,
+        lease: Duration::from_secs(60),
+        // More than fit into the longest life of a code.
+        retries: 60,
+        provider_timeout: Duration::from_secs(600),
+        providers: &[],
     },
 }
 
@@ -289,8 +304,22 @@ mod tests {
             prop_assert_eq!(JobPayload::from_fields(work.kind(), field), Some(work.clone()));
             prop_assert_eq!(JobPayload::from_fields(work.kind(), |_| None), None);
             let providers = work.kind().providers();
-            prop_assert!(providers.is_empty() || providers.contains(&work.provider()));
+            prop_assert!(work.provider().is_none_or(|provider| providers.contains(&provider)));
         }
+    }
+
+    #[test]
+    fn a_code_is_sent_as_long_as_it_can_live() {
+        let mut attempts = 0;
+        let mut waited = Duration::ZERO;
+        while let JobTransition::Retry { attempts: counted, after, .. } =
+            after_attempt(JobKind::Otp, attempts, START, START, failed())
+        {
+            (attempts, waited) = (counted, waited + after);
+        }
+        assert!(waited > Duration::from_secs(600), "{waited:?}");
+        let work = JobPayload::Otp { registration: Uuid::from_u128(7) };
+        assert_eq!(work.fields(), [("registration", Uuid::from_u128(7).to_string())]);
     }
 
     #[test]

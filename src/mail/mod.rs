@@ -78,6 +78,27 @@ pub struct Smtp {
     to: Vec<Mailbox>,
 }
 
+impl Smtp {
+    async fn send(&self, to: &[Mailbox], mail: &Mail) -> Result<(), Error> {
+        let mut builder = Message::builder()
+            .from(self.from.clone())
+            .subject(mail.subject.as_str())
+            .message_id(Some(format!("<{}@esh3ar>", mail.id)))
+            .header(ContentType::TEXT_PLAIN);
+        for to in to {
+            builder = builder.to(to.clone());
+        }
+        let message =
+            builder.body(mail.body.clone()).map_err(|error| Error::Permanent(error.to_string()))?;
+        match self.transport.send(message).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_permanent() => Err(Error::Permanent(text(&error))),
+            Err(error) if error.is_transient() => Err(Error::Temporary(text(&error))),
+            Err(error) => Err(Error::Unreachable(text(&error))),
+        }
+    }
+}
+
 impl std::fmt::Debug for Mailer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -128,6 +149,17 @@ impl Mailer {
         })))
     }
 
+    /// Sends a mail to one address over SMTP. Its text is never logged.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Settings`] without a server, or if the address is none.
+    pub async fn send_to(&self, address: &str, mail: &Mail) -> Result<(), Error> {
+        let Mailer::Smtp(smtp) = self else {
+            return Err(Error::Settings("no mail server is configured".to_owned()));
+        };
+        smtp.send(std::slice::from_ref(&mailbox(address)?), mail).await
+    }
+
     /// Sends a mail to the administrators.
     ///
     /// # Errors
@@ -144,22 +176,7 @@ impl Mailer {
                 return Ok(());
             }
         };
-        let mut builder = Message::builder()
-            .from(smtp.from.clone())
-            .subject(mail.subject.as_str())
-            .message_id(Some(format!("<{}@esh3ar>", mail.id)))
-            .header(ContentType::TEXT_PLAIN);
-        for to in &smtp.to {
-            builder = builder.to(to.clone());
-        }
-        let message =
-            builder.body(mail.body.clone()).map_err(|error| Error::Permanent(error.to_string()))?;
-        match smtp.transport.send(message).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_permanent() => Err(Error::Permanent(text(&error))),
-            Err(error) if error.is_transient() => Err(Error::Temporary(text(&error))),
-            Err(error) => Err(Error::Unreachable(text(&error))),
-        }
+        smtp.send(&smtp.to, mail).await
     }
 
     /// Whether the mail server answers; `None` where none is configured.

@@ -31,6 +31,8 @@ pub enum KeyPurpose {
     BackupFile,
     /// Base backups and archived log of the private Postgres.
     BackupLog,
+    /// One-time codes of registrations, and what is stored of them.
+    OneTimeCode,
 }
 
 impl KeyPurpose {
@@ -40,6 +42,7 @@ impl KeyPurpose {
             KeyPurpose::SecretsTable => b"table secrets",
             KeyPurpose::BackupFile => b"backup file",
             KeyPurpose::BackupLog => b"backup log",
+            KeyPurpose::OneTimeCode => b"one-time code",
         }
     }
 }

@@ -49,6 +49,8 @@ pub enum Writes {
     Conversations,
     /// Receipts. The use case counts those that change nothing.
     Receipts,
+    /// A registration, by somebody without a token. The use case counts its sends and guesses.
+    Registrations,
     /// Anything else. Each request counts as one; requests to the admin API have a limit of their own.
     Other,
 }

@@ -16,7 +16,7 @@ macro_rules! user_columns {
 
 macro_rules! mobile_columns {
     () => {
-        "id, phone, status, created_at, blocked_at"
+        "id, phone, status, created_at, blocked_at, email"
     };
 }
 
@@ -275,6 +275,8 @@ pub struct MobileUser {
     pub created_at: OffsetDateTime,
     /// When it was blocked; its tokens are then not accepted.
     pub blocked_at: Option<OffsetDateTime>,
+    /// Where one-time codes for it may be mailed to.
+    pub email: Option<String>,
 }
 
 fn mobile(row: &Row) -> Result<MobileUser, Error> {
@@ -289,6 +291,7 @@ fn mobile(row: &Row) -> Result<MobileUser, Error> {
         },
         created_at: row.try_get("created_at")?,
         blocked_at: row.try_get("blocked_at")?,
+        email: row.try_get("email")?,
     })
 }
 
@@ -322,7 +325,10 @@ pub async fn put_mobiles(
 }
 
 /// A mobile user by phone number.
-pub async fn find_mobile(client: &Client, phone: &Phone) -> Result<Option<MobileUser>, Error> {
+pub async fn find_mobile(
+    client: &impl Statements,
+    phone: &Phone,
+) -> Result<Option<MobileUser>, Error> {
     client.query_opt(&FIND_MOBILE, &[&phone.as_str()]).await?.as_ref().map(mobile).transpose()
 }
 

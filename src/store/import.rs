@@ -43,8 +43,8 @@ statements! {
         UNION SELECT id, phone FROM mobile_users WHERE phone = ANY ($2)";
     KNOWN_USERS = "SELECT id FROM business_users WHERE id = ANY ($1)";
     MOBILES = "
-        INSERT INTO mobile_users (id, phone, status, created_at)
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[])
+        INSERT INTO mobile_users (id, phone, status, created_at, email)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int2[], $4::timestamptz[], $5::text[])
         ON CONFLICT DO NOTHING RETURNING phone";
 }
 
@@ -328,7 +328,8 @@ async fn insert_mobiles(
     let phones: Vec<&str> = batch.iter().map(|user| user.phone.as_str()).collect();
     let statuses: Vec<i16> = batch.iter().map(|user| user.status as i16).collect();
     let times: Vec<OffsetDateTime> = batch.iter().map(|user| user.created_at).collect();
-    let rows = client.query(&MOBILES, &[&ids, &phones, &statuses, &times]).await?;
+    let emails: Vec<Option<&str>> = batch.iter().map(|user| user.email.as_deref()).collect();
+    let rows = client.query(&MOBILES, &[&ids, &phones, &statuses, &times, &emails]).await?;
     rows.iter().map(|row| Ok(Phone::from_stored(row.try_get("phone")?))).collect()
 }
 

@@ -71,6 +71,7 @@ pub const MIGRATIONS: &[Migration] = &[
     step(25, "roles", 9, include_str!("../../migrations/0025_roles.sql")),
     step(26, "content_policy", 9, include_str!("../../migrations/0026_content_policy.sql")),
     step(27, "audit_chain", 9, include_str!("../../migrations/0027_audit_chain.sql")),
+    step(28, "registrations", 9, include_str!("../../migrations/0028_registrations.sql")),
 ];
 
 /// The advisory lock's key: "esh3ar" in ASCII.

@@ -36,6 +36,8 @@ mod primary;
 pub mod privacy;
 mod process_stats;
 pub mod reconciliation;
+pub mod registration_counts;
+pub mod registrations;
 pub mod replicas;
 pub mod retention;
 pub mod roles;

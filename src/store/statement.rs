@@ -13,7 +13,7 @@ use super::{
     messages::{self, listed},
     migrate, nodes, pool, presence_log,
     privacy::{self, export},
-    reconciliation,
+    reconciliation, registration_counts, registrations,
     replicas::{self, watch},
     retention, roles, secrets, server_checks, stats, stored_phones, timeline, tokens, versions,
 };
@@ -122,6 +122,8 @@ pub fn all() -> Vec<Statement> {
         message_status::LIST,
         privacy::LIST,
         pool::LIST,
+        registration_counts::LIST,
+        registrations::LIST,
         replicas::LIST,
         retention::LIST,
         roles::LIST,

@@ -45,12 +45,13 @@ pub async fn reconciliation(app: App) {
     }
 }
 
-/// Deletes expired idempotency keys, dead letters, audit entries and runs.
+/// Deletes expired idempotency keys, dead letters, audit entries, registrations and runs.
 pub async fn cleanup(app: App) {
     loop {
         while let Ok(true) = app.messages.expire_idempotency_keys().await {}
         while let Ok(true) = app.delivery.expire_dead_letters().await {}
         while let Ok(true) = app.admin.expire_audit_log().await {}
+        while let Ok(true) = app.registration.expire().await {}
         if let Err(error) = app.identity.clear_plain_secrets().await {
             tracing::warn!(%error, "plain secrets could not be cleared");
         }

@@ -222,6 +222,7 @@ impl IdentityService {
                 status,
                 created_at,
                 blocked_at: None,
+                email: None,
             })
             .collect();
         let mut client = self.core.store().client().await?;

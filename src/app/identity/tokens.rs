@@ -13,6 +13,7 @@ use crate::{
         audit::{AuditAction, AuditEntry},
     },
     store::{
+        Statements,
         accounts::{self, MobileStatus},
         audit,
         tokens::{self, TokenInfo},
@@ -147,6 +148,22 @@ impl IdentityService {
         let expires_at = self.end_of(owner, administers, lifetime, now);
         tokens::insert(&transaction, id, &auth::hash(&token), owner, now, expires_at).await?;
         audit::commit(transaction, &[entry]).await?;
+        Ok(Issued { id, token, expires_at })
+    }
+
+    /// Makes a token of the usual lifetime for a phone, in a transaction whose audit entry the caller writes.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] without randomness; failures of the database.
+    pub(in crate::app) async fn issue_within(
+        &self,
+        transaction: &impl Statements,
+        owner: &Party,
+        now: OffsetDateTime,
+    ) -> Result<Issued, Error> {
+        let (id, token) = fresh()?;
+        let expires_at = self.end_of(owner, false, Lifetime::Usual, now);
+        tokens::insert(transaction, id, &auth::hash(&token), owner, now, expires_at).await?;
         Ok(Issued { id, token, expires_at })
     }
 

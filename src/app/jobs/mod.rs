@@ -12,7 +12,7 @@ use std::{
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use super::{Core, Error, clock::new_id};
+use super::{Core, Error, clock::new_id, registration::RegistrationService};
 use crate::{
     domain::{
         DeadLetterClass,
@@ -79,9 +79,9 @@ impl JobState {
 
     /// Asks for passage to the provider of a job.
     fn pass(&self, job: &ClaimedJob, now: OffsetDateTime) -> BreakerPermit {
-        match job.work.as_ref().map(JobPayload::provider) {
+        match job.work.as_ref().and_then(JobPayload::provider) {
             Some(provider) => self.breaker(provider, |breaker| breaker.acquire(now)),
-            // It cannot be read, and gets no further than here.
+            // It waits for none, or cannot be read and gets no further than here.
             None => BreakerPermit::Allow,
         }
     }
@@ -98,12 +98,19 @@ pub enum TakenJobs {
 #[derive(Clone)]
 pub struct JobService {
     core: Core,
+    registration: RegistrationService,
     state: Arc<JobState>,
 }
 
 impl JobService {
-    pub(super) fn new(core: &Core) -> JobService {
-        JobService { core: core.clone(), state: Arc::default() }
+    pub(super) fn new(core: &Core, registration: &RegistrationService) -> JobService {
+        let registration = registration.clone();
+        JobService { core: core.clone(), registration, state: Arc::default() }
+    }
+
+    /// Tells the workers of this process that there is a job of a kind; others look every second.
+    pub fn wake(&self, kind: JobKind) {
+        self.state.wake(kind);
     }
 
     /// Waits until there may be a job of a kind, at most this long.
@@ -180,7 +187,7 @@ impl JobService {
         };
         self.core.failpoint("jobs_performed");
         let now = self.core.clock().now();
-        if let Some(provider) = job.work.as_ref().map(JobPayload::provider) {
+        if let Some(provider) = job.work.as_ref().and_then(JobPayload::provider) {
             self.state.breaker(provider, |breaker| match &attempted {
                 JobOutcome::Unreachable { .. } => breaker.failed(now),
                 JobOutcome::Done | JobOutcome::Failed { .. } | JobOutcome::Rejected { .. } => {
@@ -223,6 +230,9 @@ impl JobService {
             Some(JobPayload::Mail { subject, body }) => {
                 mail::perform(&self.core, job.id, subject, body).await
             }
+            Some(JobPayload::Otp { registration }) => {
+                self.registration.send_code(job.id, registration).await
+            }
             None => JobOutcome::Rejected {
                 class: DeadLetterClass::Content,
                 reason: "its payload cannot be read".to_owned(),
@@ -263,11 +273,12 @@ mod tests {
         let state = JobState::default();
         let now = OffsetDateTime::UNIX_EPOCH;
         let mail = JobPayload::Mail { subject: String::new(), body: String::new() };
-        let (threshold, pause) = mail.provider().breaker();
+        let provider = mail.provider().unwrap();
+        let (threshold, pause) = provider.breaker();
         assert_eq!(state.worth_taking(JobKind::Mail, 3, now), Ok(3));
         for _ in 0..threshold {
             assert_eq!(state.pass(&taken(Some(mail.clone())), now), BreakerPermit::Allow);
-            state.breaker(mail.provider(), |breaker| breaker.failed(now));
+            state.breaker(provider, |breaker| breaker.failed(now));
         }
         let until = now + pause;
         assert_eq!(state.worth_taking(JobKind::Mail, 3, now), Err(until));

@@ -365,6 +365,7 @@ mod tests {
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
             sanitize_existing: config.content.sanitize_existing,
+            otp: config.otp,
         };
         Limiter::new(Reloadable::new(settings), None)
     }

@@ -1,6 +1,8 @@
 //! Opens the database of a command or process: the embedded one of a data folder, whether a server
 //! runs or not, or an external one.
 
+use std::io::IsTerminal as _;
+
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -55,6 +57,8 @@ pub(crate) fn settings(config: &Config, role: Option<Role>) -> Result<Settings, 
         traces: Traces::Off,
         clock: Clock::System,
         keys: None,
+        // Only where somebody looks at it: a service manager's stderr is a log.
+        shows_codes: role == Some(Role::Serve) && std::io::stderr().is_terminal(),
         node: role.map(|role| NodeSettings {
             role,
             host: privilege::host(),
@@ -76,6 +80,7 @@ pub(crate) fn runtime_settings(config: &Config) -> Result<RuntimeSettings, Failu
         alert_interval: config.smtp.alert_interval,
         log_sample: config.log.sample,
         sanitize_existing: config.content.sanitize_existing,
+        otp: config.otp.clone(),
     })
 }
 

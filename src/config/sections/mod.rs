@@ -13,6 +13,7 @@ mod http;
 mod limits;
 mod log;
 mod metrics;
+mod otp;
 mod phone;
 mod queue;
 mod retention;
@@ -43,7 +44,9 @@ pub use self::{
 
 use self::section::Section;
 use super::{key::ConfigKey, reader::Reader};
-use crate::domain::{limits::Limits, retention::Retention, retry::RetryPolicy};
+use crate::domain::{
+    limits::Limits, registration::OtpRules, retention::Retention, retry::RetryPolicy,
+};
 
 /// Makes the configuration of its sections.
 macro_rules! sections {
@@ -92,6 +95,8 @@ sections! {
     content: ContentConfig,
     /// `phone.*`
     phone: PhoneConfig,
+    /// `otp.*`
+    otp: OtpRules,
     /// `retry.*`
     retry: RetryPolicy,
     /// `limits.*`

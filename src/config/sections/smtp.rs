@@ -10,7 +10,7 @@ use crate::{
         reader::Reader,
         sections::{key, section::section},
     },
-    domain::network,
+    domain::{mail_address::is_mail_address, network},
 };
 
 section! {
@@ -57,10 +57,7 @@ fn port(text: &str) -> Result<u16, String> {
 }
 
 fn mail_address(address: &str) -> Result<String, String> {
-    let parts = address
-        .split_once('@')
-        .filter(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
-    if parts.is_none() || address.contains(char::is_whitespace) {
+    if !is_mail_address(address) {
         return Err(format!("'{address}' is not a mail address"));
     }
     Ok(address.to_owned())

@@ -68,6 +68,11 @@ impl Region {
     fn id(&self) -> &str {
         self.0.as_ref()
     }
+
+    /// The two-letter code.
+    pub fn code(&self) -> &str {
+        self.id()
+    }
 }
 
 /// Maximum length with separators; longer input is refused unread.
@@ -224,6 +229,11 @@ impl Phone {
     /// The E.164 text, for the wire and the database, never for a log.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The two-letter code of its country; `None` for a number of no country, such as +800.
+    pub fn country(&self) -> Option<&'static str> {
+        plan::country_of(self.0.strip_prefix('+')?)
     }
 
     /// The number for logs: country code and last two digits.

@@ -200,6 +200,15 @@ pub(super) fn is_assigned_anywhere(digits: &str) -> bool {
     Plan::split(digits).is_some_and(|(plan, national)| plan.is_assigned(national))
 }
 
+/// The code of the country that a number belongs to: of those that share its country code, the one whose ranges
+/// have it, else the main one. `None` for codes of no country.
+pub(super) fn country_of(digits: &str) -> Option<&'static str> {
+    let (plan, national) = Plan::split(digits)?;
+    let owner = plan.regions.iter().find(|region| is_assigned(region, national));
+    let region = owner.or(plan.regions.first())?;
+    Some(region.id()).filter(|id| id.bytes().all(|c| c.is_ascii_alphabetic()))
+}
+
 /// Whether it is in a range of mobile numbers.
 pub(super) fn is_mobile(digits: &str) -> bool {
     Plan::split(digits).is_some_and(|(plan, national)| plan.is_mobile(national))

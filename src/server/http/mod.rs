@@ -6,4 +6,5 @@ pub mod conversations;
 pub mod dead_letters;
 pub mod health;
 pub mod messages;
+pub mod registrations;
 pub mod stats;

@@ -68,7 +68,7 @@ pub async fn list(context: SharedContext) -> Response {
     reply_of(try_list(&context).await)
 }
 
-fn reply_of<T: Into<Bytes>>(answer: Result<T, Problem>) -> Response {
+pub(super) fn reply_of<T: Into<Bytes>>(answer: Result<T, Problem>) -> Response {
     match answer {
         Ok(json) => reply::raw(StatusCode::OK, json),
         Err(problem) => refused(&problem),
@@ -154,7 +154,7 @@ impl<'de> Deserialize<'de> for BatchBody<'de> {
 }
 
 /// Names in lower case, whatever case they came in.
-fn lowered(value: Value) -> Value {
+pub(super) fn lowered(value: Value) -> Value {
     match value {
         Value::Object(fields) => Value::Object(
             fields.into_iter().map(|(name, value)| (name.to_lowercase(), lowered(value))).collect(),

@@ -4,6 +4,7 @@
 //! else knows them.
 
 pub mod http;
+pub mod registration;
 pub mod sanitize;
 
 use super::route::Route;

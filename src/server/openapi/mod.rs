@@ -109,6 +109,7 @@ impl Route {
             (_, Who::Admin) => "admin request rate limit exceeded",
             (Writes::Conversations, _) => "conversation rate limit exceeded",
             (Writes::Receipts, _) => "rate limit for receipts without effect exceeded",
+            (Writes::Registrations, _) => "registration limit exceeded",
             (Writes::Other, _) => "write rate limit exceeded",
         })
     }

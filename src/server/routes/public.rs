@@ -8,9 +8,9 @@ use warp::reply::Response;
 
 use crate::server::{
     context::SharedContext,
-    http::health,
+    http::{health, registrations},
     openapi, reply,
-    route::{Route, Who::Anyone, get},
+    route::{Route, Who::Anyone, Writes::Registrations, get, post},
 };
 
 pub(super) fn rows() -> Vec<Route> {
@@ -21,6 +21,20 @@ pub(super) fn rows() -> Vec<Route> {
 .summary("Liveness: the process answers").gives_handwritten(200, "Health"),
         get("/health/ready", Anyone, health::ready)
 .summary("Readiness: 200 if the process accepts requests, else 503").gives_handwritten(200, "Health"), get("/openapi.json", Anyone, description).summary("Show this OpenAPI document").gives_handwritten(200, "Object"),
+        post("/api/v1/registrations", Anyone, registrations::request)
+            .summary("Ask for a one-time code for a phone number")
+            .takes::<registrations::RegistrationBody>()
+            .gives::<registrations::RegistrationView>(202)
+            .writes(Registrations),
+        post("/api/v1/registrations/{id}/verify", Anyone, registrations::verify)
+            .summary("Exchange the code of a registration for an access token")
+            .takes::<registrations::VerifyBody>()
+            .gives::<registrations::NewSessionView>(200)
+            .writes(Registrations),
+        post("/api/v1/registrations/{id}/resend", Anyone, registrations::resend)
+            .summary("Send the code of a registration again")
+            .gives::<registrations::RegistrationView>(202)
+            .writes(Registrations),
     ]
 }
 

@@ -114,6 +114,8 @@ pub struct MobileView<'a> {
     /// Null if the phone is not blocked.
     #[serde(with = "crate::server::timestamp::option")]
     pub(crate) blocked_at: Option<OffsetDateTime>,
+    /// Where codes may be mailed to; null if nowhere.
+    pub(crate) email: Option<&'a str>,
 }
 
 impl<'a> From<&'a MobileUser> for MobileView<'a> {
@@ -124,6 +126,7 @@ impl<'a> From<&'a MobileUser> for MobileView<'a> {
             status: user.status.name(),
             created_at: user.created_at,
             blocked_at: user.blocked_at,
+            email: user.email.as_deref(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(in crate::server) enum ExportRecord<'a> {
         created_at: OffsetDateTime,
         #[serde(with = "crate::server::timestamp::option")]
         blocked_at: Option<OffsetDateTime>,
+        email: Option<&'a str>,
     },
     /// The last connection.
     #[serde(rename_all = "camelCase")]
@@ -120,6 +121,7 @@ impl<'a> From<&'a MobileUser> for ExportRecord<'a> {
             status: user.status.name(),
             created_at: user.created_at,
             blocked_at: user.blocked_at,
+            email: user.email.as_deref(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     domain::{
         MessageId, MobileUserId, Phone, Priority, Status, UserId,
         audit::{AuditAction, AuditEntry},
+        mail_address::is_mail_address,
         verdict::{FAILED_BEFORE, MessageImport},
     },
     store::{
@@ -206,6 +207,11 @@ impl AdminService {
                 .and_then(MobileStatus::from_number)
                 .ok_or_else(|| format!("status {status} is not known"))?,
             created_at,
+            email: match row.get("email").map(str::trim).filter(|text| !text.is_empty()) {
+                Some(text) if is_mail_address(text) => Some(text.to_owned()),
+                Some(_) => return Err("email is not a mail address".to_owned()),
+                None => None,
+            },
         })
     }
 
