@@ -7,7 +7,10 @@ use tokio_postgres::types::ToSql;
 
 pub(super) mod export;
 
-pub use export::{ExportedDevice, PresenceRecord, devices, events_of, one_way, presence};
+pub use export::{
+    ExportedDevice, ExportedRegistration, PresenceRecord, devices, events_of, one_way, presence,
+    registrations,
+};
 
 use super::{
     Client, Error, Statement, Statements,
@@ -36,6 +39,8 @@ pub struct ErasureCounts {
     pub idempotency_keys: i64,
     /// Presence records.
     pub presence: i64,
+    /// Registrations, their codes, and what limits counted for the number.
+    pub registrations: i64,
     /// The mobile user itself.
     pub mobile_users: i64,
     /// Audit log entries that name the phone; they stay, with the number masked.
@@ -43,7 +48,7 @@ pub struct ErasureCounts {
 }
 
 impl ErasureCounts {
-    pub fn named(&self) -> [(&'static str, i64); 12] {
+    pub fn named(&self) -> [(&'static str, i64); 13] {
         [
             ("messages", self.messages),
             ("events", self.events),
@@ -55,6 +60,7 @@ impl ErasureCounts {
             ("tokens", self.tokens),
             ("idempotencyKeys", self.idempotency_keys),
             ("presence", self.presence),
+            ("registrations", self.registrations),
             ("mobileUsers", self.mobile_users),
             ("auditEntries", self.audit_entries),
         ]
@@ -154,6 +160,9 @@ statements! {
             (SELECT count(*) FROM device_tokens WHERE phone = $1) AS devices,
             (SELECT count(*) FROM tokens WHERE phone = $1) AS tokens,
             (SELECT count(*) FROM recipients WHERE phone = $1) AS presence,
+            (SELECT count(*) FROM registrations WHERE phone = $1)
+            + (SELECT count(*) FROM registration_codes WHERE phone = $1)
+            + (SELECT count(*) FROM registration_counts WHERE scope = 0 AND key = $1) AS registrations,
             (SELECT count(*) FROM mobile_users WHERE phone = $1) AS mobile_users,
             (SELECT count(*) FROM audit_log WHERE ",
         in_log!(),
@@ -161,6 +170,9 @@ statements! {
     );
     // Set anew also for tokens revoked before: gateways poll for recent revocations.
     REVOKE: once = "UPDATE tokens SET phone = '', revoked_at = $2 WHERE phone = $1";
+    DELETE_REGISTRATIONS: once = "DELETE FROM registrations WHERE phone = $1";
+    DELETE_CODES: once = "DELETE FROM registration_codes WHERE phone = $1";
+    DELETE_COUNTS: once = "DELETE FROM registration_counts WHERE scope = 0 AND key = $1";
     DELETE_USER: once = "DELETE FROM mobile_users WHERE phone = $1";
     DELETE_DEVICES: once = "DELETE FROM device_tokens WHERE phone = $1";
     DELETE_PRESENCE: once = "DELETE FROM recipients WHERE phone = $1";
@@ -241,6 +253,7 @@ pub async fn count(client: &mut Client, phone: &Phone) -> Result<ErasureCounts, 
         tokens: row.try_get("tokens")?,
         idempotency_keys: 0,
         presence: row.try_get("presence")?,
+        registrations: row.try_get("registrations")?,
         mobile_users: row.try_get("mobile_users")?,
         audit_entries: row.try_get("audit_entries")?,
     })
@@ -262,7 +275,7 @@ pub async fn revoke_access(
     Ok(())
 }
 
-/// Erases the mobile user, its devices and its presence.
+/// Erases the mobile user, its registrations, its devices and its presence.
 ///
 /// # Errors
 /// Any failure of the database; then nothing has changed.
@@ -279,6 +292,9 @@ pub async fn erase_phone(
         let changed = transaction.execute(statement, &[&phone]).await;
         changed.map(|n| i64::try_from(n).unwrap_or(i64::MAX))
     };
+    counts.registrations += run(&DELETE_REGISTRATIONS).await?;
+    counts.registrations += run(&DELETE_CODES).await?;
+    counts.registrations += run(&DELETE_COUNTS).await?;
     counts.mobile_users += run(&DELETE_USER).await?;
     counts.devices += run(&DELETE_DEVICES).await?;
     counts.presence += run(&DELETE_PRESENCE).await?;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub use crate::store::{
-    privacy::{ErasureCounts, ExportedDevice, PresenceRecord},
+    privacy::{ErasureCounts, ExportedDevice, ExportedRegistration, PresenceRecord},
     timeline::TimelineEvent,
 };
 
@@ -201,6 +201,18 @@ impl AdminService {
     ) -> Result<(Vec<ExportedDevice>, Option<PresenceRecord>), Error> {
         let client = self.core.store().client().await?;
         Ok((privacy::devices(&client, phone).await?, privacy::presence(&client, phone).await?))
+    }
+
+    /// The registrations of a phone that are kept.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn registrations_of_phone(
+        &self,
+        phone: &Phone,
+    ) -> Result<Vec<ExportedRegistration>, Error> {
+        let client = self.core.store().client().await?;
+        Ok(privacy::registrations(&client, phone).await?)
     }
 
     /// One-way messages to a phone, oldest first, from after one on; and where to go on.

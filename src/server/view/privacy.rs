@@ -5,7 +5,9 @@ use time::OffsetDateTime;
 
 use super::{DeadLetterView, MessageView, WholeConversationView};
 use crate::{
-    app::admin::privacy::{Erased, ErasureCounts, ExportedDevice, PresenceRecord, TimelineEvent},
+    app::admin::privacy::{
+        Erased, ErasureCounts, ExportedDevice, ExportedRegistration, PresenceRecord, TimelineEvent,
+    },
     domain::Phone,
     store::{accounts::MobileUser, tokens::TokenInfo},
 };
@@ -47,6 +49,22 @@ pub(in crate::server) enum ExportRecord<'a> {
         created_at: OffsetDateTime,
         #[serde(with = "crate::server::timestamp::option")]
         last_used_at: Option<OffsetDateTime>,
+    },
+    /// A registration by one-time code, without the code, which is not stored.
+    #[serde(rename_all = "camelCase")]
+    Registration {
+        id: uuid::Uuid,
+        channel: &'a str,
+        platform: Option<&'a str>,
+        locale: Option<&'a str>,
+        /// The client's address.
+        address: &'a str,
+        country: &'a str,
+        sends: i32,
+        #[serde(with = "crate::server::timestamp")]
+        created_at: OffsetDateTime,
+        #[serde(with = "crate::server::timestamp::option")]
+        verified_at: Option<OffsetDateTime>,
     },
     /// An access token, without the token itself, which is not stored.
     #[serde(rename_all = "camelCase")]
@@ -132,6 +150,22 @@ impl<'a> From<&'a PresenceRecord> for ExportRecord<'a> {
             connected_at: trace.connected_at,
             disconnected_at: trace.disconnected_at,
             disconnect_reason: trace.disconnect_reason.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a ExportedRegistration> for ExportRecord<'a> {
+    fn from(one: &'a ExportedRegistration) -> Self {
+        ExportRecord::Registration {
+            id: one.id,
+            channel: &one.channel,
+            platform: one.platform.as_deref(),
+            locale: one.locale.as_deref(),
+            address: &one.network,
+            country: &one.country,
+            sends: one.sends,
+            created_at: one.created_at,
+            verified_at: one.verified_at,
         }
     }
 }

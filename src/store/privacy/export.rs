@@ -12,6 +12,9 @@ statements! {
     DEVICES: once = "
         SELECT id, token, platform, active, created_at, last_used_at FROM device_tokens
         WHERE phone = $1 ORDER BY id LIMIT 1000";
+    REGISTRATIONS: once = "
+        SELECT id, channel, platform, locale, network, country, sends, created_at, verified_at
+        FROM registrations WHERE phone = $1 ORDER BY created_at LIMIT 1000";
     TRACE: once = "
         SELECT connected_at, disconnected_at, disconnect_reason FROM recipients WHERE phone = $1";
     EVENTS_OF = "
@@ -36,6 +39,22 @@ pub struct ExportedDevice {
     pub last_used_at: Option<OffsetDateTime>,
 }
 
+/// A registration of the number.
+#[derive(Clone, Debug)]
+pub struct ExportedRegistration {
+    pub id: Uuid,
+    /// `sms` or `email`.
+    pub channel: String,
+    pub platform: Option<String>,
+    pub locale: Option<String>,
+    /// The address that asked.
+    pub network: String,
+    pub country: String,
+    pub sends: i32,
+    pub created_at: OffsetDateTime,
+    pub verified_at: Option<OffsetDateTime>,
+}
+
 /// When a phone was last connected.
 #[derive(Clone, Debug)]
 pub struct PresenceRecord {
@@ -58,6 +77,30 @@ pub async fn devices(client: &Client, phone: &Phone) -> Result<Vec<ExportedDevic
                 active: row.try_get("active")?,
                 created_at: row.try_get("created_at")?,
                 last_used_at: row.try_get("last_used_at")?,
+            })
+        })
+        .collect()
+}
+
+/// The registrations of a number that are kept.
+pub async fn registrations(
+    client: &Client,
+    phone: &Phone,
+) -> Result<Vec<ExportedRegistration>, Error> {
+    let found = client.query(&REGISTRATIONS, &[&phone.as_str()]).await?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(ExportedRegistration {
+                id: row.try_get("id")?,
+                channel: row.try_get("channel")?,
+                platform: row.try_get("platform")?,
+                locale: row.try_get("locale")?,
+                network: row.try_get("network")?,
+                country: row.try_get("country")?,
+                sends: row.try_get("sends")?,
+                created_at: row.try_get("created_at")?,
+                verified_at: row.try_get("verified_at")?,
             })
         })
         .collect()

@@ -93,6 +93,9 @@ async fn write(app: &App, phone: &Phone, lines: &JsonLines) -> Result<(), Stop> 
     for device in &devices {
         lines.write(&ExportRecord::from(device)).await?;
     }
+    for registration in &app.admin.registrations_of_phone(phone).await? {
+        lines.write(&ExportRecord::from(registration)).await?;
+    }
     let (letters, tokens) = app.admin.dead_letters_and_tokens(phone).await?;
     for token in &tokens {
         lines.write(&ExportRecord::from(token)).await?;
