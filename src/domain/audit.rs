@@ -120,6 +120,8 @@ actions! {
     MobileShow = "mobile.show",
     /// Stored numbers that need a check were listed.
     MobileCheck = "mobile.check",
+    /// The mail address of one was set or removed.
+    MobileSet = "mobile.set",
     /// One was blocked.
     MobileBlock = "mobile.block",
     /// A phone proved its number with a one-time code and got a token.

@@ -74,6 +74,10 @@ statements! {
         WHERE phone = $1 RETURNING ",
         mobile_columns!()
     );
+    SET_MOBILE_EMAIL: once = concat!(
+        "UPDATE mobile_users SET email = $2 WHERE phone = $1 RETURNING ",
+        mobile_columns!()
+    );
     LIST_MOBILES: once = concat!(
         "SELECT ",
         mobile_columns!(),
@@ -303,6 +307,16 @@ pub async fn block_mobile(
     at: Option<OffsetDateTime>,
 ) -> Result<Option<MobileUser>, Error> {
     let row = client.query_opt(&BLOCK_MOBILE, &[&phone.as_str(), &at]).await?;
+    row.as_ref().map(mobile).transpose()
+}
+
+/// Sets or removes the mail address of a mobile user; `None` when there is none of that number.
+pub async fn set_mobile_email(
+    client: &impl Statements,
+    phone: &Phone,
+    email: Option<&str>,
+) -> Result<Option<MobileUser>, Error> {
+    let row = client.query_opt(&SET_MOBILE_EMAIL, &[&phone.as_str(), &email]).await?;
     row.as_ref().map(mobile).transpose()
 }
 

@@ -6,6 +6,7 @@ use crate::{
     domain::{
         MobileUserId, Permission, Permissions, Phone, UserId,
         audit::AuditAction,
+        mail_address::is_mail_address,
         text::{self, normal_name},
     },
     store::{
@@ -239,6 +240,36 @@ impl IdentityService {
         }
         audit::commit(transaction, &[entry]).await?;
         Ok(users)
+    }
+
+    /// Sets or removes the address to which one-time codes for a number may be mailed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for no mail address; [`Error::NotFound`]; failures of the database.
+    pub async fn set_mobile_email(
+        &self,
+        by: &By,
+        phone: &Phone,
+        email: Option<&str>,
+    ) -> Result<MobileUser, Error> {
+        if email.is_some_and(|email| !is_mail_address(email)) {
+            let text = "email must be a mail address such as user@example.org";
+            return Err(Error::field("email", "invalid_email", text));
+        }
+        let entry = self
+            .core
+            .entry(by, AuditAction::MobileSet)
+            .about([phone])
+            .with("email", if email.is_some() { "set" } else { "removed" });
+        let mut client = self.core.store().client().await?;
+        let transaction = audit::begin(&mut client).await?;
+        let Some(user) = accounts::set_mobile_email(&transaction, phone, email).await? else {
+            drop(transaction);
+            drop(client);
+            return self.core.record_end(entry, Err(Error::NotFound("mobile user"))).await;
+        };
+        audit::commit(transaction, &[entry.of(user.id)]).await?;
+        Ok(user)
     }
 
     /// Blocks a phone, or lets it in again: its tokens open nothing from within a second on, and its

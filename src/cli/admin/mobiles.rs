@@ -13,7 +13,7 @@ use crate::{
     cli::{
         io::{
             answer::{ResponsePage, columns, read},
-            exit::Failure,
+            exit::{ExitStatus, Failure},
         },
         privilege::OpenFiles,
         setup::Setup,
@@ -36,6 +36,19 @@ pub(crate) enum MobileCommand {
         /// Mark the numbers as verified, so that the phones may connect
         #[arg(long)]
         verified: bool,
+        /// Address to which codes for the number may be mailed, or none
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
+        #[command(flatten)]
+        why: AuditReason,
+    },
+    /// Change the mail address of a mobile user
+    Set {
+        /// Phone number
+        phone: String,
+        /// Address to which codes for the number may be mailed, or none
+        #[arg(long, value_name = "ADDRESS")]
+        email: String,
         #[command(flatten)]
         why: AuditReason,
     },
@@ -116,6 +129,7 @@ impl Runnable for MobileCommand {
             MobileCommand::Add { .. } => Spec { needs_installation: false, ..Spec::ADMIN },
             MobileCommand::Export { .. }
             | MobileCommand::Erase { .. }
+            | MobileCommand::Set { .. }
             | MobileCommand::Block { .. }
             | MobileCommand::Unblock { .. } => Spec::ADMIN,
         }
@@ -133,7 +147,7 @@ impl Runnable for MobileCommand {
 
 const DOUBTED: &[&str] =
     columns!(DoubtedView<'_>: phone, messages, mobile_user, may_have_been, reason);
-const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at, blocked_at);
+const COLUMNS: &[&str] = columns!(MobileView<'_>: id, phone, status, created_at, blocked_at, email);
 
 async fn run(setup: &Setup, command: MobileCommand, file: Option<File>) -> Result<(), Failure> {
     let (admin, redis) = match &command {
@@ -155,10 +169,17 @@ async fn act(
     file: Option<File>,
 ) -> Result<(), Failure> {
     match command {
-        MobileCommand::Add { phones, verified, why } => {
+        MobileCommand::Add { phones, verified, email, why } => {
+            if email.is_some() && phones.len() > 1 {
+                let what = "--email is possible with one phone number only";
+                return Err(Failure::new(ExitStatus::Usage, what));
+            }
             let mut users: Vec<Value> = Vec::new();
             for chunk in phones.chunks(BATCH_SIZE) {
-                let body = json!({ "phones": chunk, "verified": verified });
+                let mut body = json!({ "phones": chunk, "verified": verified });
+                if let Some(email) = &email {
+                    body["email"] = json!(address(email));
+                }
                 let answer = admin.request(&why, "POST", "/mobile-users", Some(&body)).await?;
                 users.extend(read::<ResponsePage>(&answer)?.items);
             }
@@ -167,6 +188,11 @@ async fn act(
                 [user] => setup.output.record(user),
                 users => setup.output.records(COLUMNS, users),
             }
+        }
+        MobileCommand::Set { phone, email, why } => {
+            let place = format!("/mobile-users/{}", encode(&phone));
+            let body = json!({ "email": address(&email) });
+            setup.output.record(&admin.request(&why, "PATCH", &place, Some(&body)).await?);
         }
         MobileCommand::List { after, limit, why } => {
             let query = Query::default().with_some("afterPhone", after);
@@ -204,4 +230,9 @@ async fn act(
         }
     }
     Ok(())
+}
+
+/// An address as it is given: `none` is none.
+fn address(text: &str) -> Option<&str> {
+    Some(text).filter(|text| *text != "none")
 }

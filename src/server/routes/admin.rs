@@ -93,6 +93,10 @@ pub(super) fn rows() -> Vec<Route> {
         get("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::show)
             .summary("Get a mobile user")
             .gives::<MobileView<'static>>(200),
+        patch("/api/v1/admin/mobile-users/{phone}", Admin, mobiles::change)
+            .summary("Change the mail address of a mobile user")
+            .takes::<mobiles::ChangeMobileBody>()
+            .gives::<MobileView<'static>>(200),
         post("/api/v1/admin/mobile-users/{phone}/block", Admin, mobiles::block)
             .summary("Block a phone: its tokens are refused and its connections closed within a second")
             .takes::<mobiles::BlockBody>()

@@ -1,7 +1,7 @@
 //! `/admin/mobile-users`: mobile users, by phone number.
 
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use warp::reply::Response;
 
@@ -28,8 +28,29 @@ pub(in crate::server) struct AddMobilesBody {
     /// Mark the numbers as verified.
     #[serde(default)]
     verified: bool,
+    /// Address to which codes for the number may be mailed, null for none; with one phone number only.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Option<String>>,
     /// Reason for the audit log, at most 500 characters.
     reason: Option<String>,
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, expecting = "an object with email")]
+#[schema(as = MobileUserChange)]
+pub(in crate::server) struct ChangeMobileBody {
+    /// Address to which codes for the number may be mailed; null: none.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    email: Option<Option<String>>,
+    /// Reason for the audit log, at most 500 characters.
+    reason: Option<String>,
+}
+
+/// Tells null from a missing field.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::<String>::deserialize(from).map(Some)
 }
 
 #[derive(Default, Deserialize, utoipa::ToSchema)]
@@ -80,7 +101,14 @@ async fn try_add(context: &RequestContext) -> Result<Response, Problem> {
         }
     }
     let status = if body.verified { MobileStatus::Verified } else { MobileStatus::Pending };
-    let users = context.app.identity.put_mobiles(&by, &phones, status).await?;
+    if body.email.is_some() && phones.len() > 1 {
+        let message = "email is possible with one phone number only";
+        return Err(Problem::field("email", "one_phone", message));
+    }
+    let mut users = context.app.identity.put_mobiles(&by, &phones, status).await?;
+    if let (Some(email), [phone]) = (&body.email, phones.as_slice()) {
+        users = vec![context.app.identity.set_mobile_email(&by, phone, email.as_deref()).await?];
+    }
     let items: Vec<MobileView<'_>> = each(&users);
     Ok(reply::json(StatusCode::OK, &json!({ "items": items })))
 }
@@ -99,6 +127,24 @@ pub async fn show(phone: String, context: SharedContext) -> Response {
         }
         .await,
     )
+}
+
+/// `PATCH /admin/mobile-users/{phone}`.
+pub async fn change(phone: String, context: SharedContext) -> Response {
+    answer(try_change(&phone, &context).await)
+}
+
+async fn try_change(phone: &str, context: &RequestContext) -> Result<Response, Problem> {
+    let by = context.administrator()?;
+    let body: ChangeMobileBody = context.json()?;
+    let by = because(by, body.reason.as_deref())?;
+    let phone = segment(phone, "mobile user")?;
+    let phone = context.app.identity.parse_stored_phone("phone", &phone)?;
+    let user = match &body.email {
+        Some(email) => context.app.identity.set_mobile_email(&by, &phone, email.as_deref()).await?,
+        None => context.app.identity.show_mobile(&by, &phone).await?,
+    };
+    Ok(reply::json(StatusCode::OK, &MobileView::from(&user)))
 }
 
 /// `POST /admin/mobile-users/{phone}/block`.
