@@ -131,7 +131,7 @@ async fn doctor_config_completions_and_manual() {
         checks.as_array().unwrap().iter().map(|check| check["check"].as_str().unwrap()).collect();
     let wanted = "configuration, data folder, disk, open files, certificate, database, connections, \
                   durability, database role, clock, schema, key file, admin tokens, phone numbers, \
-                  rabbitmq, redis, mail, service";
+                  rabbitmq, redis, mail, registration, service";
     assert_eq!(names.join(", "), wanted);
     assert!(checks.as_array().unwrap().iter().all(|check| check["state"] != "FAIL"), "{checks}");
     let shown = run_json(&data, &["config", "show"]);

@@ -6,6 +6,7 @@ mod database;
 mod encryption;
 mod keys;
 mod machine;
+mod registration;
 mod services;
 
 use clap::Args;
@@ -70,6 +71,7 @@ async fn run(setup: &Setup, arguments: &DoctorArgs) -> Result<(), Failure> {
     checks.push(machine::certificate(&setup.loaded.config));
     database::check(setup, &mut checks).await;
     services::check(setup, &mut checks).await;
+    checks.push(registration::check(&setup.loaded.config));
     encryption::check(setup, &mut checks);
     checks.push(machine::service(setup).await);
     tell(&setup.output, &checks);
