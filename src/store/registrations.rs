@@ -102,7 +102,7 @@ pub struct LiveCode {
 
 /// A registration with its code.
 #[derive(Clone)]
-pub struct Registration {
+pub struct StoredRegistration {
     pub id: Uuid,
     pub phone: Phone,
     pub country: String,
@@ -124,11 +124,11 @@ pub struct Registration {
     pub used_at: Option<OffsetDateTime>,
 }
 
-fn registration(row: &Row) -> Result<Registration, Error> {
+fn registration(row: &Row) -> Result<StoredRegistration, Error> {
     let route = CodeRoute::parse(row.try_get("channel")?);
     let platform: Option<&str> = row.try_get("platform")?;
     let locale: Option<&str> = row.try_get("locale")?;
-    Ok(Registration {
+    Ok(StoredRegistration {
         id: row.try_get("id")?,
         phone: Phone::from_stored(row.try_get("phone")?),
         country: row.try_get("country")?,
@@ -217,7 +217,7 @@ pub async fn add(client: &impl Statements, new: &NewRegistration<'_>) -> Result<
 }
 
 /// A registration by id.
-pub async fn find(client: &impl Statements, id: Uuid) -> Result<Option<Registration>, Error> {
+pub async fn find(client: &impl Statements, id: Uuid) -> Result<Option<StoredRegistration>, Error> {
     client.query_opt(&FIND, &[&id]).await?.as_ref().map(registration).transpose()
 }
 
@@ -245,14 +245,14 @@ pub async fn try_code(
     id: Uuid,
     now: OffsetDateTime,
     most: i32,
-) -> Result<Option<Registration>, Error> {
+) -> Result<Option<StoredRegistration>, Error> {
     client.query_opt(&TRY, &[&id, &now, &most]).await?.as_ref().map(registration).transpose()
 }
 
 /// Uses a code up. `false` if it is used already.
 pub async fn use_code(
     client: &impl Statements,
-    registration: &Registration,
+    registration: &StoredRegistration,
     now: OffsetDateTime,
 ) -> Result<bool, Error> {
     if client.execute(&USE_CODE, &[&registration.code_id, &now]).await? != 1 {

@@ -60,6 +60,7 @@ mod packages;
 mod peers;
 mod properties;
 mod rabbit;
+mod registration;
 mod reload;
 mod remote;
 mod remote_data;

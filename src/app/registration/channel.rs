@@ -36,7 +36,7 @@ pub(super) struct CodeMessage<'a> {
 
 /// How a send ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SendOutcome {
+pub(super) enum CodeOutcome {
     Sent,
     /// There is nowhere to send it to.
     Nowhere,
@@ -68,10 +68,10 @@ impl Channel {
     }
 
     /// Sends a code.
-    pub(super) async fn send(&self, message: &CodeMessage<'_>) -> SendOutcome {
+    pub(super) async fn send(&self, message: &CodeMessage<'_>) -> CodeOutcome {
         match self {
             Channel::Email(mailer) => {
-                let Some(address) = message.email else { return SendOutcome::Nowhere };
+                let Some(address) = message.email else { return CodeOutcome::Nowhere };
                 let mail = Mail {
                     id: message.id,
                     subject: message.subject.to_owned(),
@@ -79,32 +79,32 @@ impl Channel {
                 };
                 // Texts of the server may repeat the address.
                 match mailer.send_to(address, &mail).await {
-                    Ok(()) => SendOutcome::Sent,
+                    Ok(()) => CodeOutcome::Sent,
                     Err(mail::Error::Unreachable(_)) => {
-                        SendOutcome::Temporary("the mail server cannot be reached")
+                        CodeOutcome::Temporary("the mail server cannot be reached")
                     }
                     Err(mail::Error::Temporary(_)) => {
-                        SendOutcome::Temporary("the mail server refused for now")
+                        CodeOutcome::Temporary("the mail server refused for now")
                     }
                     Err(mail::Error::Permanent(_) | mail::Error::Settings(_)) => {
-                        SendOutcome::Permanent("the mail server refused the address")
+                        CodeOutcome::Permanent("the mail server refused the address")
                     }
                 }
             }
             Channel::Log => {
                 let (registration, code) = (message.registration, message.code);
                 tracing::info!(%registration, code, "one-time code");
-                SendOutcome::Sent
+                CodeOutcome::Sent
             }
             Channel::Terminal => {
                 let (registration, code) = (message.registration, message.code);
                 let line = format!("registration {registration}: the code is {code}");
                 match writeln!(std::io::stderr().lock(), "{line}") {
-                    Ok(()) => SendOutcome::Sent,
-                    Err(_) => SendOutcome::Permanent("the terminal cannot be written to"),
+                    Ok(()) => CodeOutcome::Sent,
+                    Err(_) => CodeOutcome::Permanent("the terminal cannot be written to"),
                 }
             }
-            Channel::None => SendOutcome::Nowhere,
+            Channel::None => CodeOutcome::Nowhere,
         }
     }
 }

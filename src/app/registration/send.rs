@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{
     RegistrationError, RegistrationService,
-    channel::{Channel, CodeMessage, SendOutcome},
+    channel::{Channel, CodeMessage, CodeOutcome},
     verify::is_refused,
 };
 use crate::{
@@ -21,9 +21,9 @@ impl RegistrationService {
     /// code.
     pub(in crate::app) async fn send_code(&self, job: Uuid, registration: Uuid) -> JobOutcome {
         match self.try_send(job, registration).await {
-            Ok(SendOutcome::Sent | SendOutcome::Nowhere) => JobOutcome::Done,
-            Ok(SendOutcome::Temporary(reason)) => failed(reason),
-            Ok(SendOutcome::Permanent(reason)) => {
+            Ok(CodeOutcome::Sent | CodeOutcome::Nowhere) => JobOutcome::Done,
+            Ok(CodeOutcome::Temporary(reason)) => failed(reason),
+            Ok(CodeOutcome::Permanent(reason)) => {
                 // No dead letter: sending it later would be of no use.
                 tracing::warn!(%registration, reason, "a one-time code was not sent");
                 JobOutcome::Done
@@ -36,22 +36,22 @@ impl RegistrationService {
         &self,
         job: Uuid,
         registration: Uuid,
-    ) -> Result<SendOutcome, RegistrationError> {
+    ) -> Result<CodeOutcome, RegistrationError> {
         let client = self.core.store().client_for(StatementGroup::Jobs).await?;
         let found = registrations::find(&client, registration).await?;
         let now = self.core.clock().now();
-        let is_live = |found: &registrations::Registration| {
+        let is_live = |found: &registrations::StoredRegistration| {
             found.used_at.is_none() && found.verified_at.is_none() && found.expires_at > now
         };
         // Erased, verified meanwhile, or too late to be of use.
-        let Some(found) = found.filter(is_live) else { return Ok(SendOutcome::Nowhere) };
+        let Some(found) = found.filter(is_live) else { return Ok(CodeOutcome::Nowhere) };
         let user = accounts::find_mobile(&client, &found.phone).await?;
         drop(client);
         if user.as_ref().is_some_and(is_refused) {
-            return Ok(SendOutcome::Nowhere);
+            return Ok(CodeOutcome::Nowhere);
         }
         let Some(key) = self.key_of(&found.key_id) else {
-            return Ok(SendOutcome::Temporary("the key of the code is not in the key file"));
+            return Ok(CodeOutcome::Temporary("the key of the code is not in the key file"));
         };
         let settings = self.core.runtime_settings();
         let rules = &settings.otp;
@@ -66,7 +66,7 @@ impl RegistrationService {
             email: user.as_ref().and_then(|user| user.email.as_deref()),
         };
         if found.route == CodeRoute::Email && message.email.is_none() {
-            return Ok(SendOutcome::Nowhere);
+            return Ok(CodeOutcome::Nowhere);
         }
         Ok(Channel::of(&self.core, found.route).send(&message).await)
     }

@@ -22,7 +22,7 @@ use crate::{
         accounts::{self, MobileStatus, MobileUser},
         audit,
         registration_counts::{self, CountChange},
-        registrations::{self, Registration},
+        registrations::{self, StoredRegistration},
     },
 };
 
@@ -95,7 +95,7 @@ impl RegistrationService {
         Ok(issued)
     }
 
-    fn is_right(&self, found: &Registration, guess: &str) -> bool {
+    fn is_right(&self, found: &StoredRegistration, guess: &str) -> bool {
         let Some(key) = self.key_of(&found.key_id) else { return false };
         code::is_code(guess) && key.matches(found.code_id, &found.phone, guess, &found.hmac)
     }
@@ -126,7 +126,7 @@ pub(super) fn is_refused(user: &MobileUser) -> bool {
 /// Counts a verified code for the guard, and gives back what its sends counted for their address.
 async fn count_verified(
     client: &impl Statements,
-    found: &Registration,
+    found: &StoredRegistration,
     now: OffsetDateTime,
 ) -> Result<(), RegistrationError> {
     let given_back = found.counted.iter().map(|period| CountChange {

@@ -5,8 +5,8 @@
 
 use time::{Duration, OffsetDateTime, Time};
 
-use super::MAX_FAILURES_PER_DAY;
-
+/// Wrong guesses at the codes of a phone in a day.
+pub const MAX_FAILURES_PER_DAY: u32 = 10;
 /// The length of a period.
 const PERIOD: Duration = Duration::minutes(10);
 const HOUR: Duration = Duration::hours(1);

@@ -12,8 +12,6 @@ use super::phone::Region;
 
 /// Guesses at one code that are judged.
 pub const MAX_TRIES: i32 = 5;
-/// Wrong guesses at the codes of a phone in a day.
-pub const MAX_FAILURES_PER_DAY: u32 = 10;
 /// A code with less life than this is not sent again: a new one is made.
 const MIN_REPEATED_LIFE: Duration = Duration::from_secs(60);
 /// Between a send and the next resend, by the number of sends; the last one also after all further sends.
