@@ -173,7 +173,7 @@ async fn mobile_users_come_with_their_status_and_messages_are_listed_by_what_the
     let data = folder.data();
     let users = "\
         {\"Id\":\"22222222-0000-4000-8000-000000000001\",\"MobileNumber\":\"967770000001\",\"Status\":1}\n\
-        {\"Id\":\"22222222-0000-4000-8000-000000000002\",\"MobileNumber\":\"967770000002\",\"Status\":2}\n\
+        {\"Id\":\"22222222-0000-4000-8000-000000000002\",\"MobileNumber\":\"967770000002\",\"Status\":2,\"Email\":\"two@example.org\"}\n\
         {\"Id\":\"x\",\"MobileNumber\":\"967770000003\"}\n";
     let file = written(&folder, "EtMobileUsers.jsonl", users);
     let first = run_json(&data, &["import", "users", &file]);
@@ -185,6 +185,11 @@ async fn mobile_users_come_with_their_status_and_messages_are_listed_by_what_the
         (&shown["id"], &shown["status"]),
         (&json!("22222222-0000-4000-8000-000000000002"), &json!("rejected"))
     );
+    assert_eq!(shown["email"], "two@example.org");
+    let bad = "{\"Id\":\"y\",\"MobileNumber\":\"967770000004\",\"Email\":\"nobody\"}\n";
+    let bad = written(&folder, "bad.jsonl", bad);
+    let output = run(&data, &["import", "users", &bad]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     let missing = run(&data, &["import", "users", "/nowhere/at-all.csv"]);
     assert_eq!(missing.status.code(), Some(4));
 

@@ -25,7 +25,9 @@ use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::support::{
-    Folder, Server, operator,
+    Folder, Server,
+    guard::free_port,
+    operator,
     postgres::Database,
     run_json, settings,
     smtp::{Mood, SmtpSink},
@@ -255,6 +257,36 @@ async fn codes_are_mailed_only_to_addresses_that_were_stored_before() {
         server.run(&["mobile", "set", PHONE, "--email", "no address"]).status.code(),
         Some(2)
     );
+}
+
+#[tokio::test]
+async fn an_outage_of_the_mail_server_and_a_kill_lose_no_code() {
+    let port = free_port();
+    let at = port.to_string();
+    let mut server = Server::start_with(&[
+        ("ESH3AR__SMTP__HOST", "127.0.0.1"),
+        ("ESH3AR__SMTP__PORT", &at),
+        ("ESH3AR__SMTP__TLS", "none"),
+        ("ESH3AR__SMTP__FROM", "esh3ar@example.org"),
+        ("ESH3AR__SMTP__TO", "admin@example.org"),
+    ])
+    .await;
+    run_json(&server.data(), &["mobile", "add", PHONE, "--email", "user@example.org"]);
+    let id = register(&server, json!({ "phone": PHONE })).await;
+    wait_for("a failed attempt", || {
+        let log = server.log();
+        log.lines()
+            .any(|line| line.contains("a job is retried") && line.contains("otp"))
+            .then_some(())
+    })
+    .await;
+    server.kill();
+    let sink = SmtpSink::start_on(port, Mood::Kind).await;
+    server.launch().await;
+    wait_for("the mail", || (sink.count() > 0).then_some(())).await;
+    let code = mailed_code(&sink.mails.lock().unwrap()[0].clone());
+    let (status, answer) = verify(&server, &id, &code).await;
+    assert_eq!(status, 200, "{answer}");
 }
 
 /// The code of a mail in English.

@@ -57,7 +57,7 @@ pub const MESSAGES: Columns = Columns {
 pub const USERS: Columns = Columns {
     command: "users",
     required: &["Id", "MobileNumber"],
-    optional: &["Status", "CreationTime"],
+    optional: &["Status", "CreationTime", "Email"],
     id: "Id",
     phone: "MobileNumber",
 };
