@@ -32,7 +32,7 @@ use crate::{
         self, StatementGroup, Statements,
         jobs::{self, NewJob},
         registration_counts::{self, CountChange, CountKey},
-        registrations::{self, NewCode, NewRegistration},
+        registrations::{self, NewCode, NewRegistration, StoredRegistration},
     },
 };
 
@@ -205,22 +205,16 @@ impl RegistrationService {
     /// [`RegistrationError::ResendTooEarly`], [`RegistrationError::Limited`]; failures of the database.
     pub async fn resend(&self, id: Uuid) -> Result<RegistrationReceipt, RegistrationError> {
         let mut client = self.core.store().client_for(StatementGroup::Access).await?;
+        // Without the lock first: neither guessed ids nor impatience make the others wait.
+        if self.due_for_resend(&client, id).await?.is_none() {
+            return Ok(self.receipt_of_unknown(id));
+        }
         let transaction = client.transaction().await?;
         registration_counts::lock(&transaction).await?;
-        let now = self.core.clock().now();
-        let found = registrations::find(&transaction, id).await?;
-        let Some(found) = found.filter(|found| found.verified_at.is_none()) else {
-            return Ok(RegistrationReceipt {
-                id,
-                expires_at: now + self.core.runtime_settings().otp.ttl,
-                resend_after: resend_wait(1),
-                route: Channel::default_route(&self.core),
-            });
+        let Some(found) = self.due_for_resend(&transaction, id).await? else {
+            return Ok(self.receipt_of_unknown(id));
         };
-        if found.resend_at > now {
-            let retry_after = Duration::try_from(found.resend_at - now).unwrap_or_default();
-            return Err(RegistrationError::ResendTooEarly { retry_after });
-        }
+        let now = self.core.clock().now();
         let (country, network) = (found.country.as_str(), found.network.as_str());
         let counted = Counted { phone: &found.phone, country, network };
         match self.judge(&transaction, &counted, now).await? {
@@ -286,6 +280,32 @@ impl RegistrationService {
         let paused = registration_counts::paused_until(client, counted.country).await?;
         let limits = self.core.runtime_settings().otp.limits();
         Ok(counts::judge(&counts, &limits, paused, now))
+    }
+
+    /// The answer for a registration that there is not, as for one that there is.
+    fn receipt_of_unknown(&self, id: Uuid) -> RegistrationReceipt {
+        RegistrationReceipt {
+            id,
+            expires_at: self.core.clock().now() + self.core.runtime_settings().otp.ttl,
+            resend_after: resend_wait(1),
+            route: Channel::default_route(&self.core),
+        }
+    }
+
+    /// A registration whose code may be sent again now; `None` if it is unknown or verified.
+    async fn due_for_resend(
+        &self,
+        client: &impl Statements,
+        id: Uuid,
+    ) -> Result<Option<StoredRegistration>, RegistrationError> {
+        let found = registrations::find(client, id).await?;
+        let found = found.filter(|found| found.verified_at.is_none());
+        let now = self.core.clock().now();
+        if let Some(early) = found.as_ref().filter(|found| found.resend_at > now) {
+            let retry_after = Duration::try_from(early.resend_at - now).unwrap_or_default();
+            return Err(RegistrationError::ResendTooEarly { retry_after });
+        }
+        Ok(found)
     }
 
     /// The code to send to a phone, and its end: the one that has life left, or a new one, which ends the
