@@ -10,13 +10,14 @@
 //! | [`queue`] | wake-ups by priority, in this process or through RabbitMQ |
 //! | [`presence`] | who is connected, here and on other gateways |
 //! | [`cache`], [`redis`] | pages that are read often; connections to Redis for presence, rate limits and cache |
-//! | [`mail`], [`outbound`], [`tls`] | SMTP; HTTP requests to servers of others; certificates the system trusts |
+//! | [`mail`], [`sms`] | SMTP; gateways for SMS |
+//! | [`outbound`], [`tls`] | HTTP requests to servers of others; certificates the system trusts |
 //! | [`secrets`] | the installation's keys, and what is sealed with them |
 //! | [`domain`] | the rules as values and functions: no I/O, no clock, no randomness |
 //! | [`config`], [`telemetry`] | configuration keys; logs, metrics and traces |
 //! | [`bench`], [`client`] | load and its history checker; a client as a stranger would write it |
 //!
-//! Imports go downward only: `cli` → `server`, `worker` → `app` → `store`, `queue`, `presence`, `cache`, `mail` →
+//! Imports go downward only: `cli` → `server`, `worker` → `app` → `store`, `queue`, `presence`, `cache`, `mail`, `sms` →
 //! `redis`, `outbound`, `tls` → `domain`. `tests/arch.rs` holds that, and that modules of a room import in no circle.
 //!
 //! The way of a message:
@@ -53,6 +54,7 @@ pub mod queue;
 pub mod redis;
 pub mod secrets;
 pub mod server;
+pub mod sms;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

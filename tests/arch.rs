@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("bench", &["domain", "tls"]),
     ("outbound", &["domain", "tls"]),
     ("secrets", &[]),
+    ("sms", &["domain", "outbound"]),
     ("telemetry", &["domain", "outbound"]),
     ("client", &[]),
     ("store", &["domain", "tls"]),
@@ -41,7 +42,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("mail", &["domain"]),
     ("redis", &["domain"]),
     ("cache", &["domain", "redis"]),
-    ("app", &["domain", "store", "queue", "presence", "mail", "cache", "redis", "secrets"]),
+    ("app", &["domain", "store", "queue", "presence", "mail", "cache", "redis", "secrets", "sms"]),
     // Of the store only the types that use cases take and give: see `STORE_TYPES`.
     ("server", &["domain", "app", "presence", "store", "tls"]),
     ("worker", &["domain", "app", "queue", "presence"]),
@@ -60,6 +61,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cache",
             "redis",
             "secrets",
+            "sms",
             "app",
             "server",
             "worker",
@@ -178,7 +180,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["bench"]),
     // The store keeps work as JSON, and wake-ups travel as JSON; nobody else below the borders knows a
     // wire format.
-    ("serde_json", &["server", "cli", "client", "bench", "store", "queue"]),
+    ("serde_json", &["server", "cli", "client", "bench", "store", "queue", "sms"]),
 ];
 
 /// All that the pure room may name besides itself.

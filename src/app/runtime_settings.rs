@@ -12,6 +12,7 @@ use crate::{
         trace::TraceSampler,
     },
     mail::Mailer,
+    sms::SmsGateways,
 };
 
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct RuntimeSettings {
     pub retention: Retention,
     /// The way to the administrators.
     pub mailer: Mailer,
+    /// The way to phones without the app.
+    pub sms: SmsGateways,
     /// How often they are told of dead letters at most.
     pub alert_interval: Duration,
     /// Whether the existing hubs and routes get texts without tags.

@@ -41,6 +41,12 @@ pub fn file_with(settings: &[ConfigSetting]) -> String {
             }
         }
     }
+    for list in keys::lists() {
+        text.push('\n');
+        comment(&mut text, list.doc);
+        let _ = writeln!(text, "#: [[{}]]", list.name);
+        list.keys.iter().for_each(|key| write_key(&mut text, key, key.name, &[]));
+    }
     text
 }
 
@@ -73,6 +79,10 @@ other key needs a restart.
         let _ = write!(text, "\n## {section}\n{head}");
         let prefix = format!("{section}.");
         sections.iter().filter(|k| k.name.starts_with(&prefix)).for_each(|k| row(&mut text, k));
+    }
+    for list in keys::lists() {
+        let _ = write!(text, "\n## {}\n\n{}\n{head}", list.name, list.doc);
+        list.keys.iter().for_each(|key| row(&mut text, key));
     }
     text
 }
@@ -118,8 +128,8 @@ fn comment(text: &mut String, doc: &str) {
 }
 
 fn example(key: &ConfigKey) -> String {
-    let is_array = key.example.starts_with('[');
-    if is_array { key.example.to_owned() } else { literal(key.example) }
+    let is_written = key.example.starts_with('[') || key.is_table();
+    if is_written { key.example.to_owned() } else { literal(key.example) }
 }
 
 /// Numbers and booleans as they are, everything else quoted.

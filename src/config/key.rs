@@ -14,6 +14,15 @@ pub struct ConfigKey {
     pub doc: &'static str,
 }
 
+/// A list of tables, `[[name]]` in the file, each with the same keys.
+#[derive(Debug)]
+pub struct ConfigList {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// Their names are without that of the list.
+    pub keys: &'static [ConfigKey],
+}
+
 /// A key with a default.
 pub(super) const fn default(text: &'static str) -> ConfigKey {
     ConfigKey { name: "", default: text, example: text, secret: false, reloadable: false, doc: "" }
@@ -25,12 +34,22 @@ pub(super) const fn unset(example: &'static str) -> ConfigKey {
 }
 
 impl ConfigKey {
+    /// Another example than the default.
+    pub(super) const fn example(self, example: &'static str) -> ConfigKey {
+        ConfigKey { example, ..self }
+    }
+
     pub(super) const fn secret(self) -> ConfigKey {
         ConfigKey { secret: true, ..self }
     }
 
     pub(super) const fn reloadable(self) -> ConfigKey {
         ConfigKey { reloadable: true, ..self }
+    }
+
+    /// Whether its value is a table with names that the user chooses.
+    pub(super) fn is_table(&self) -> bool {
+        self.example.starts_with("{ ")
     }
 
     /// Each line of a doc comment begins with a space.

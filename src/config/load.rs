@@ -117,6 +117,12 @@ fn flatten(prefix: &str, value: &config::Value, flat: &mut Vec<(String, String)>
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             flatten(&key, value, flat);
         }
+    } else if let ValueKind::Array(list) = &value.kind
+        && list.iter().any(|item| matches!(item.kind, ValueKind::Table(_)))
+    {
+        for (index, item) in list.iter().enumerate() {
+            flatten(&format!("{prefix}.{index}"), item, flat);
+        }
     } else if let ValueKind::Array(list) = &value.kind {
         let texts = list.iter().map(|item| item.clone().into_string().unwrap_or_default());
         flat.push((prefix.to_owned(), texts.collect::<Vec<_>>().join(",")));
@@ -125,28 +131,54 @@ fn flatten(prefix: &str, value: &config::Value, flat: &mut Vec<(String, String)>
     }
 }
 
-/// The line that sets a key in a TOML file.
+/// The line that sets a key in a TOML file. Of an inline table, it is that of the table.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let mut section = String::new();
+    // The tables of each list so far.
+    let mut tables: BTreeMap<String, usize> = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            section = format!("{}.", name.trim());
-        } else if let Some((name, _)) = line.split_once('=')
-            && format!("{section}{}", name.trim()) == key
-        {
-            return Some(number + 1);
+        if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.split(']').next()) {
+            let name = name.trim();
+            let index = tables.entry(name.to_owned()).and_modify(|last| *last += 1).or_insert(0);
+            section = format!("{name}.{index}.");
+        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            let name = name.trim();
+            let outer = tables.iter().find_map(|(list, last)| {
+                let rest = name.strip_prefix(list.as_str())?.strip_prefix('.')?;
+                Some(format!("{list}.{last}.{rest}."))
+            });
+            section = outer.unwrap_or_else(|| format!("{name}."));
+        } else if let Some((name, value)) = line.split_once('=') {
+            let name = format!("{section}{}", name.trim());
+            let rest = key.strip_prefix(&name);
+            let is_inside = |rest: &str| rest.starts_with('.') && value.trim().starts_with('{');
+            if rest.is_some_and(|rest| rest.is_empty() || is_inside(rest)) {
+                return Some(number + 1);
+            }
         }
     }
     None
 }
 
 fn take_secrets_from_files(values: &mut Values, problems: &mut Vec<ConfigProblem>) {
-    for key in keys::all().filter(|key| key.secret) {
-        let Some((path, source)) = values.remove(&format!("{}_file", key.name)) else { continue };
+    let secret = |name: &String| {
+        let key = name.strip_suffix("_file")?;
+        keys::find(key).filter(|found| found.secret).map(|_| (name.clone(), key.to_owned()))
+    };
+    let files: Vec<(String, String)> = values.keys().filter_map(secret).collect();
+    for (name, key) in files {
+        let Some((path, source)) = values.remove(&name) else { continue };
         match read_bounded(path.as_ref(), MAX_SECRET_LEN) {
             Ok(text) => {
-                values.insert(key.name.to_owned(), (text.trim().to_owned(), source));
+                // A secret of a gateway may begin or end with a space.
+                let text = match keys::is_in_list(&key) {
+                    true => text
+                        .strip_suffix('\n')
+                        .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)),
+                    false => text.trim(),
+                };
+                values.insert(key, (text.to_owned(), source));
             }
             Err(error) => {
                 problems

@@ -21,8 +21,8 @@ pub use problem::{ConfigErrors, ConfigProblem, ConfigSource};
 pub use secret::{MAX_SECRET_LEN, Secret, read_bounded};
 pub use sections::{
     AuthConfig, BackupConfig, CacheConfig, ClusterConfig, Config, DataConfig, DatabaseConfig,
-    HttpConfig, LogConfig, LogFormat, MetricsConfig, PhoneConfig, QueueConfig, QueueKind,
-    SecretsConfig, SmtpConfig, SmtpTls, TracesConfig,
+    HttpConfig, LogConfig, LogFormat, MetricsConfig, OutboundConfig, PhoneConfig, QueueConfig,
+    QueueKind, SecretsConfig, SmsConfig, SmtpConfig, SmtpTls, TracesConfig,
 };
 
 impl Config {

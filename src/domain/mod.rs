@@ -34,6 +34,7 @@ pub mod registration;
 pub mod replica;
 pub mod retention;
 pub mod retry;
+pub mod sms;
 pub mod status;
 pub mod suggestion;
 pub mod text;

@@ -9,6 +9,9 @@ pub enum Provider {
     Smtp,
 }
 
+/// Failures in a row that open the breaker of a gateway for SMS, and for how long.
+pub const SMS_BREAKER: (u32, Duration) = (5, Duration::from_secs(60));
+
 impl Provider {
     /// Failures in a row that open its breaker, and for how long.
     pub const fn breaker(self) -> (u32, Duration) {

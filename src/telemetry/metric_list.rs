@@ -113,6 +113,11 @@ pub const METRICS: &[(&str, MetricKind, &str)] = &[
         "Trace spans, by result: exported, failed (rejected by the collector) or dropped (export queue full).",
     ),
     (
+        "esh3ar_sms_sent_total",
+        MetricKind::Counter,
+        "Calls of SMS gateways, by gateway and result: sent, permanent (refused for good) or passing (failed for now).",
+    ),
+    (
         "esh3ar_config_reloads_total",
         MetricKind::Counter,
         "Configuration reloads, by result: taken_up (applied) or refused.",

@@ -66,16 +66,22 @@ pub struct TraceExporter {
 
 impl TraceExporter {
     /// An exporter to this endpoint, such as `http://127.0.0.1:4318`. Connects at the first export.
+    /// `extra_roots` are certificates in PEM that are trusted in addition to the system's.
     ///
     /// # Errors
     /// [`InvalidEndpoint`].
-    pub fn new(endpoint: &str, resource: TraceResource) -> Result<TraceExporter, InvalidEndpoint> {
+    pub fn new(
+        endpoint: &str,
+        resource: TraceResource,
+        extra_roots: Option<Vec<u8>>,
+    ) -> Result<TraceExporter, InvalidEndpoint> {
         let invalid = |error: &dyn std::fmt::Display| InvalidEndpoint(error.to_string());
         let limits = OutboundLimits {
             policy: AddressPolicy::Anywhere,
             timeout: EXPORT_TIMEOUT,
             max_response_len: MAX_RESPONSE_LEN,
             truncate: true,
+            extra_roots,
             ..OutboundLimits::default()
         };
         let client = OutboundClient::new(limits).map_err(|error| invalid(&error))?;

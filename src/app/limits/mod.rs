@@ -350,7 +350,9 @@ impl LimitService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{app::RuntimeSettings, config::ConfigSources, domain::UserId, mail::Mailer};
+    use crate::{
+        app::RuntimeSettings, config::ConfigSources, domain::UserId, mail::Mailer, sms::SmsGateways,
+    };
 
     fn limiter(change: impl FnOnce(Limits) -> Limits) -> Limiter {
         let config = crate::config::load(ConfigSources::default()).unwrap().config;
@@ -362,6 +364,7 @@ mod tests {
             admin_token_ttl: config.auth.admin_token_ttl,
             retention: config.retention,
             mailer: Mailer::default(),
+            sms: SmsGateways::default(),
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
             sanitize_existing: config.content.sanitize_existing,

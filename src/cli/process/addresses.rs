@@ -2,8 +2,11 @@
 //! the configuration, not of the server at the other end.
 
 use super::{backends, database};
-use crate::config::{
-    self, Config, ConfigErrors, ConfigProblem, ConfigSource, ConfigSources, LoadedConfig,
+use crate::{
+    config::{
+        self, Config, ConfigErrors, ConfigProblem, ConfigSource, ConfigSources, LoadedConfig,
+    },
+    sms,
 };
 
 /// Reads and checks the configuration, with its addresses.
@@ -21,21 +24,28 @@ pub(crate) fn load(sources: ConfigSources) -> Result<LoadedConfig, ConfigErrors>
 }
 
 /// Keys and the errors in their addresses, which are not quoted: they contain passwords.
-fn wrong(config: &Config) -> Vec<(&'static str, String)> {
-    let mut faults = Vec::new();
+fn wrong(config: &Config) -> Vec<(String, String)> {
+    let mut faults: Vec<(String, String)> = Vec::new();
     let database = &config.database;
     let urls = database.url.iter().map(|url| ("database.url", url));
     let replicas = database.replica_urls.iter().map(|url| ("database.replica_urls", url));
     for (key, url) in urls.chain(replicas) {
         if let Err(failure) = database::parse(key, url) {
-            faults.push((key, failure.what));
+            faults.push((key.to_owned(), failure.what));
         }
     }
     if let Err(failure) = backends::broker(config) {
-        faults.push(("queue.url", failure.what));
+        faults.push(("queue.url".to_owned(), failure.what));
     }
     if let Err(failure) = backends::redis_target(config) {
-        faults.push(("cache.url", failure.what));
+        faults.push(("cache.url".to_owned(), failure.what));
+    }
+    for (index, gateway) in config.sms.gateways.iter().enumerate() {
+        if let Err(why) = sms::check_body(gateway) {
+            let key = format!("sms.gateways.{index}.body");
+            let text = format!("{key} {why} (gateway {})", gateway.name());
+            faults.push((key, text));
+        }
     }
     faults
 }

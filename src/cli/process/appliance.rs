@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use super::{
     backends,
     database::{self, OpenDatabase},
-    keys,
+    gateways, keys,
     task_group::TaskGroup,
 };
 use crate::{
@@ -370,7 +370,8 @@ fn start_tracing(
     let Some(endpoint) = &config.traces.endpoint else { return Ok(Traces::Off) };
     let node = backends.node.to_string();
     let teller = TraceResource { node, role: role.name(), host: privilege::host() };
-    let collector = TraceExporter::new(endpoint, teller).map_err(|error| {
+    let extra_roots = gateways::extra_roots(config)?;
+    let collector = TraceExporter::new(endpoint, teller, extra_roots).map_err(|error| {
         Failure::new(ExitStatus::Config, error.to_string()).hint("check traces.endpoint")
     })?;
     let (steps, waiting) = mpsc::channel(traces::QUEUE_CAPACITY);

@@ -72,7 +72,7 @@ fn show(setup: &Setup) {
         .loaded
         .origins
         .iter()
-        .map(|o| KeyView { key: o.key, value: &o.value, from: o.source.to_string() })
+        .map(|o| KeyView { key: &o.key, value: &o.value, from: o.source.to_string() })
         .collect();
     setup.output.records(&["key", "value", "from"], &lines);
     setup.output.note(&format!("data folder: {}", setup.data_dir.display()));

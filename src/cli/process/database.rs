@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::gateways;
 use crate::{
     app::{
         App, Clock, NodeSettings, Role, RuntimeSettings, Settings, failpoints::Failpoints,
@@ -77,6 +78,7 @@ pub(crate) fn runtime_settings(config: &Config) -> Result<RuntimeSettings, Failu
         admin_token_ttl: config.auth.admin_token_ttl,
         retention: config.retention,
         mailer: mailer(config)?,
+        sms: gateways::sms(config)?,
         alert_interval: config.smtp.alert_interval,
         log_sample: config.log.sample,
         sanitize_existing: config.content.sanitize_existing,

@@ -7,6 +7,7 @@ pub(crate) mod configuration;
 pub(crate) mod database;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod gateways;
 pub(crate) mod init;
 pub(crate) mod keys;
 pub(crate) mod listen;

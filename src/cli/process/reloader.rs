@@ -76,9 +76,8 @@ impl Reloader<'_> {
             tracing::error!(%error, "keeping the old certificate");
             format!("keeping the old certificate: {error}")
         });
-        let names = |keys: Vec<&'static str>, live: bool| -> Vec<String> {
-            let keys = keys.into_iter().filter(|key| is_reloadable(key) == live);
-            keys.map(str::to_owned).collect()
+        let names = |keys: Vec<String>, live: bool| -> Vec<String> {
+            keys.into_iter().filter(|key| is_reloadable(key) == live).collect()
         };
         let changed = names(loaded.changed_since(&self.current), true);
         let waiting = names(loaded.changed_since(&self.setup.loaded), false);

@@ -205,3 +205,62 @@ fn trusted_proxies_are_networks() {
          not an address or a network such as 10.0.0.0/8"
     );
 }
+
+#[test]
+fn gateways_are_tables_with_their_own_faults_and_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, " hunter2 \n").unwrap();
+    let text = format!(
+        "[[sms.gateways]]\nname = \"main\"\ncountries = [\"YE\", \"SA\"]\n\
+         url = \"https://gw.example/?to={{to}}\"\nheaders = {{ Authorization = \"Bearer {{secret}}\" }}\n\
+         success = {{ status = \"2xx\", json = \"/status=ok\" }}\nsecret_file = \"{}\"\n\n\
+         [[sms.gateways]]\nname = \"second\"\nurl = \"http://127.0.0.1:1/?k={{secret}}\"\n\
+         [sms.gateways.headers]\nX-Key = \"{{secret}}\"\n",
+        path.display()
+    );
+    let mut sources = file(&text);
+    let name = "ESH3AR__SMS__GATEWAYS__1__SECRET".to_owned();
+    sources.environment = vec![(name, "hunter3".to_owned())];
+    let loaded = load(sources).unwrap();
+    let gateways = &loaded.config.sms.gateways;
+    let found: Vec<_> = gateways.iter().map(|g| (g.name(), g.secret())).collect();
+    assert_eq!(found, [("main", " hunter2 "), ("second", "hunter3")]);
+    assert!(gateways[0].serves(Some("SA")) && !gateways[0].serves(Some("EG")));
+    assert!(!format!("{loaded:?}").contains("hunter"));
+    let of = |key: &str| {
+        let origin = loaded.origins.iter().find(|origin| origin.key == key).unwrap();
+        (origin.value.clone(), origin.source.to_string())
+    };
+    assert_eq!(of("sms.gateways.0.secret"), ("***".to_owned(), "esh3ar.toml:7".to_owned()));
+    assert_eq!(of("sms.gateways.0.success.json").1, "esh3ar.toml:6");
+    assert_eq!(of("sms.gateways.1.name"), ("second".to_owned(), "esh3ar.toml:10".to_owned()));
+    let from = "environment ESH3AR__SMS__GATEWAYS__1__SECRET";
+    assert_eq!(of("sms.gateways.1.secret"), ("***".to_owned(), from.to_owned()));
+
+    let text = "[[sms.gateways]]\nname = \"a\"\nurl = \"https://gw.example/?to={nobody}\"\n\
+                [[sms.gateways]]\nurll = \"x\"\nname = \"b\"\nurl = \"http://gw.example/\"\n\
+                timeout = \"2m\"\n[[sms.gateways]]\nname = \"c\"\nurl = \"https://c\"\n\
+                [[sms.gateways]]\nname = \"c\"\nurl = \"https://c\"\n";
+    let told = load(file(text)).unwrap_err().to_string();
+    for part in [
+        "esh3ar.toml:3: sms.gateways.0.url has the unknown variable {nobody} (gateway a)",
+        "esh3ar.toml:5: unknown key sms.gateways.1.urll; did you mean sms.gateways.1.url?",
+        "esh3ar.toml:7: sms.gateways.1.url must begin with https://",
+        "esh3ar.toml:8: sms.gateways.1.timeout must be a duration",
+        "esh3ar.toml:13: sms.gateways.3.name is the name of another gateway",
+    ] {
+        assert!(told.contains(part), "{part} is missing in:\n{told}");
+    }
+    assert!(load(file("[sms]\ngateways = \"x\"\n")).is_err());
+}
+
+#[test]
+fn a_changed_gateway_is_a_change() {
+    let read = |text: &str| load(file(text)).unwrap();
+    let before = read("[[sms.gateways]]\nname = \"a\"\nurl = \"https://a/\"\nmethod = \"GET\"\n");
+    let now = read("[[sms.gateways]]\nname = \"a\"\nurl = \"https://b/\"\ntimeout = \"5s\"\n");
+    let changed = ["sms.gateways.0.timeout", "sms.gateways.0.url", "sms.gateways.0.method"];
+    assert_eq!(now.changed_since(&before), changed);
+    assert!(now.changed_since(&now).is_empty());
+}

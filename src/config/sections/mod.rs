@@ -14,12 +14,14 @@ mod limits;
 mod log;
 mod metrics;
 mod otp;
+mod outbound;
 mod phone;
 mod queue;
 mod retention;
 mod retry;
 mod secrets;
 mod section;
+mod sms;
 mod smtp;
 mod traces;
 
@@ -35,15 +37,20 @@ pub use self::{
     http::HttpConfig,
     log::{LogConfig, LogFormat},
     metrics::MetricsConfig,
+    outbound::OutboundConfig,
     phone::PhoneConfig,
     queue::{QueueConfig, QueueKind},
     secrets::SecretsConfig,
+    sms::SmsConfig,
     smtp::{SmtpConfig, SmtpTls},
     traces::TracesConfig,
 };
 
 use self::section::Section;
-use super::{key::ConfigKey, reader::Reader};
+use super::{
+    key::{ConfigKey, ConfigList},
+    reader::Reader,
+};
 use crate::domain::{
     limits::Limits, registration::OtpRules, retention::Retention, retry::RetryPolicy,
 };
@@ -103,6 +110,10 @@ sections! {
     limits: Limits,
     /// `smtp.*`
     smtp: SmtpConfig,
+    /// `outbound.*`
+    outbound: OutboundConfig,
+    /// `[[sms.gateways]]`
+    sms: SmsConfig,
     /// `retention.*`
     retention: Retention,
     /// `auth.*`
@@ -112,6 +123,9 @@ sections! {
     /// `log.*`
     log: LogConfig,
 }
+
+/// The lists of tables.
+pub(super) const LISTS: &[&ConfigList] = &[&sms::GATEWAYS];
 
 /// The key with a name known at compile time: in a constant, an unknown name does not compile.
 pub const fn known(name: &str) -> &'static ConfigKey {

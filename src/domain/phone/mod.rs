@@ -209,6 +209,12 @@ impl Phone {
         self.0.strip_prefix('+').is_some_and(plan::is_assigned_anywhere)
     }
 
+    /// The number without country code, as E.164 has it: a trunk zero is not part of it.
+    pub fn national(&self) -> &str {
+        let digits = self.0.strip_prefix('+').unwrap_or(&self.0);
+        plan::national_part(digits).unwrap_or(digits)
+    }
+
     /// Why a stored number needs a check, given the `region` configured when it was stored; `None` if it does
     /// not.
     pub fn doubt(&self, region: Option<Region>) -> Option<PhoneIssue> {

@@ -228,6 +228,11 @@ pub(super) fn before_mending(digits: &str, region: Region) -> Option<String> {
     (stored.strip_prefix('+') == Some(digits) && is_likely).then_some(given)
 }
 
+/// The digits after the country code.
+pub(super) fn national_part(digits: &str) -> Option<&str> {
+    Plan::split(digits).map(|(_, national)| national)
+}
+
 /// Whether there are numbering rules of a region.
 pub(super) fn knows(id: &str) -> bool {
     DATABASE.by_id(id).is_some()

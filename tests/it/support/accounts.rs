@@ -11,6 +11,7 @@ use esh3ar::{
     config::ConfigSources,
     domain::{Permissions, Phone},
     mail::Mailer,
+    sms::SmsGateways,
     store::{Store, accounts::MobileStatus},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,6 +28,7 @@ pub fn settings() -> Settings {
             admin_token_ttl: config.auth.admin_token_ttl,
             retention: config.retention,
             mailer: Mailer::default(),
+            sms: SmsGateways::default(),
             alert_interval: config.smtp.alert_interval,
             log_sample: config.log.sample,
             sanitize_existing: config.content.sanitize_existing,

@@ -28,13 +28,13 @@ const CERTIFICATE_WARNING_DAYS: i64 = 21;
 pub(super) fn configuration(setup: &Setup) -> Check {
     let open = setup.loaded.origins.iter().find_map(|origin| {
         let ConfigSource::File { name, line } = &origin.source else { return None };
-        let secret = keys::find(origin.key).is_some_and(|key| key.secret);
+        let secret = keys::find(&origin.key).is_some_and(|key| key.secret);
         let others = fs::metadata(name).ok()?.permissions().mode() & 0o004 != 0;
         // A key that only names the secret's file may be read by all.
         let text = fs::read_to_string(name).ok()?;
         let here = line.and_then(|line| text.lines().nth(line - 1)).unwrap_or_default();
         let inline = !here.split('=').next().unwrap_or_default().contains("_file");
-        (secret && others && inline).then(|| (name.clone(), origin.key))
+        (secret && others && inline).then(|| (name.clone(), origin.key.clone()))
     });
     match open {
         Some((file, key)) => warn(

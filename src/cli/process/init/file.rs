@@ -102,7 +102,7 @@ fn agrees(path: &Path, settings: &[ConfigSetting]) -> Result<(), Failure> {
 }
 
 fn secret(loaded: &LoadedConfig, key: &str) -> Option<String> {
-    let secret = loaded.secrets.iter().find(|(name, _)| *name == key);
+    let secret = loaded.secrets.iter().find(|(name, _)| name == key);
     secret.map(|(_, secret)| secret.expose().to_owned())
 }
 
