@@ -18,7 +18,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use admin::{
     audit, backup, bench, chat, conversations, dlq, drain, import, messages, mobiles, policy,
-    secrets, tokens, top, users,
+    secrets, sms, tokens, top, users,
 };
 use global_args::GlobalArgs;
 use io::{
@@ -86,6 +86,9 @@ enum Command {
     /// Manage the key file that seals secrets and authenticates backups
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
+    /// Try the gateways for SMS
+    #[command(subcommand)]
+    Sms(sms::SmsCommand),
     /// Import messages and users of the existing system
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -131,6 +134,7 @@ impl Command {
             Command::Backup(arguments) => Box::new(arguments),
             Command::Restore(arguments) => Box::new(arguments),
             Command::Secrets(command) => Box::new(command),
+            Command::Sms(command) => Box::new(command),
             Command::Import(command) => Box::new(command),
             Command::Top(arguments) => Box::new(arguments),
             Command::Drain(arguments) => Box::new(arguments),

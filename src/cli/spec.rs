@@ -261,6 +261,7 @@ mod tests {
             "conversation list",
             "dlq list",
             "audit delivery",
+            "sms test x",
             "backup x",
             "top",
         ];
@@ -338,6 +339,7 @@ mod tests {
             ("init", true),
             ("migrate", true),
             ("reload", true),
+            ("sms test x", true),
             ("serve", false),
             ("demo", false),
             ("doctor", false),

@@ -195,6 +195,8 @@ actions! {
     SecretRenew = "secret.renew",
     /// A key was added, or secrets were sealed again.
     SecretRotate = "secret.rotate",
+    /// A test message was sent through a gateway for SMS.
+    SmsTest = "sms.test",
     /// A key was removed from the key file.
     SecretForget = "secret.forget",
 }

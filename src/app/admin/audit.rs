@@ -6,6 +6,7 @@ use super::AdminService;
 use crate::{
     app::{By, Error, audit_log::Listing},
     domain::{
+        Phone,
         audit::{AuditAction, AuditOutcome},
         audit_chain::{ChainHead, ChainReport},
         text::excerpt,
@@ -131,6 +132,15 @@ impl AdminService {
     ) -> Result<(), Error> {
         let entry = self.core.entry(by, action).with("key", key.to_string());
         self.core.record(entry.with("secrets", secrets)).await
+    }
+
+    /// Records that a test message is sent through a gateway for SMS; its number is masked.
+    ///
+    /// # Errors
+    /// Failures of the database.
+    pub async fn record_sms_test(&self, by: &By, to: &Phone, gateway: &str) -> Result<(), Error> {
+        let entry = self.core.entry(by, AuditAction::SmsTest).with("gateway", gateway);
+        self.core.record(entry.with("number", to.masked())).await
     }
 
     /// Records that everything was replaced by the backup of a moment.

@@ -16,6 +16,7 @@ pub(crate) mod policy;
 mod privacy;
 mod query;
 pub(crate) mod secrets;
+pub(crate) mod sms;
 pub(crate) mod tokens;
 pub(crate) mod top;
 mod transport;
