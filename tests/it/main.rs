@@ -72,6 +72,7 @@ mod roles;
 mod service;
 mod shared;
 mod siblings;
+mod sms;
 mod soak;
 mod statements;
 mod support;

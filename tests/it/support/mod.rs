@@ -13,6 +13,7 @@ pub mod rabbit;
 pub mod redis;
 
 mod server;
+pub mod sms_gateway;
 pub mod smtp;
 pub mod test_run;
 
