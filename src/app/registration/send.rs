@@ -22,10 +22,10 @@ impl RegistrationService {
     pub(in crate::app) async fn send_code(&self, job: Uuid, registration: Uuid) -> JobOutcome {
         match self.try_send(job, registration).await {
             Ok(CodeOutcome::Sent | CodeOutcome::Nowhere) => JobOutcome::Done,
-            Ok(CodeOutcome::Temporary(reason)) => failed(reason),
+            Ok(CodeOutcome::Temporary(reason)) => failed(&reason),
             Ok(CodeOutcome::Permanent(reason)) => {
                 // No dead letter: sending it later would be of no use.
-                tracing::warn!(%registration, reason, "a one-time code was not sent");
+                tracing::warn!(%registration, %reason, "a one-time code was not sent");
                 JobOutcome::Done
             }
             Err(error) => failed(&error.to_string()),
@@ -51,7 +51,7 @@ impl RegistrationService {
             return Ok(CodeOutcome::Nowhere);
         }
         let Some(key) = self.key_of(&found.key_id) else {
-            return Ok(CodeOutcome::Temporary("the key of the code is not in the key file"));
+            return Ok(CodeOutcome::Temporary("the key of the code is not in the key file".into()));
         };
         let settings = self.core.runtime_settings();
         let rules = &settings.otp;
@@ -60,6 +60,8 @@ impl RegistrationService {
         let message = CodeMessage {
             id: job,
             registration,
+            phone: &found.phone,
+            locale: locale.name(),
             code: &code,
             text: &text::message(rules, locale, found.platform, &code),
             subject: text::mail_subject(locale),

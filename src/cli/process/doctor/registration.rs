@@ -7,6 +7,12 @@ const NAME: &str = "registration";
 
 pub(super) fn check(config: &Config) -> Check {
     let has_mail = config.smtp.host.is_some();
+    let gateways = config.sms.gateways.len();
+    if gateways > 0 {
+        let found =
+            format!("codes go by SMS through {gateways} gateways; try one: esh3ar sms test NUMBER");
+        return ok(NAME, found);
+    }
     match (has_mail, config.otp.log_codes) {
         (true, _) => ok(
             NAME,
