@@ -30,6 +30,7 @@ use crate::support::{
     operator,
     postgres::Database,
     run_json, settings,
+    sms_gateway::GatewayStub,
     smtp::{Mood, SmtpSink},
     wait_for,
 };
@@ -662,4 +663,40 @@ async fn a_country_whose_codes_nobody_verifies_is_paused_and_reported() {
     processes.clock.advance(Duration::from_secs(3600));
     assert!(ask(&app, &number(52), 52).await.is_ok());
     stop.cancel();
+}
+
+/// By the documented calls alone, against a gateway: from nothing to the first message.
+#[tokio::test]
+async fn a_new_phone_gets_its_code_by_sms_and_then_its_first_message() {
+    let gateway = GatewayStub::start().await;
+    let url = format!("{}/?to={{to}}&text={{text}}", gateway.base);
+    let server = Server::start_with(&[
+        ("ESH3AR__OTP__COUNTRIES", "YE"),
+        ("ESH3AR__SMS__GATEWAYS__0__NAME", "main"),
+        ("ESH3AR__SMS__GATEWAYS__0__URL", &url),
+    ])
+    .await;
+    let shop = server.user("shop", "SendMessages");
+    // The first answer is no success: it is sent again.
+    gateway.answers(500, "busy");
+    gateway.answers(200, "ok");
+    let id = register(&server, json!({ "phone": PHONE })).await;
+    let code = wait_for("the code at the gateway", || {
+        let call = gateway.calls().into_iter().nth(1)?;
+        let text = call.line.split("text=").nth(1)?.to_owned();
+        Some(text.chars().take_while(char::is_ascii_digit).collect::<String>())
+    })
+    .await;
+    assert!(is_code(&code), "{code}");
+    let (status, session) = verify(&server, &id, &code).await;
+    assert_eq!(status, 200, "{session}");
+    let token = session["accessToken"].as_str().unwrap();
+    let sent = server.send(&shop, PHONE, "welcome").await;
+    let mut hub = server.hub(token).await;
+    let (_, came) = crate::support::next_messages(&mut hub).await;
+    assert_eq!((&came[0]["id"], &came[0]["content"]), (&json!(sent), &json!("welcome")));
+    assert!(!server.log().contains(&code), "a code in the log");
+    let (status, answer) =
+        post(&server, "/api/v1/registrations", json!({ "phone": "+201001234567" })).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("country_not_allowed")));
 }

@@ -41,7 +41,8 @@ fn example(name: &str, base: &str) -> String {
 
 fn gateways(text: &str, roots: Option<&str>) -> SmsGateways {
     let file = Some(("x.toml".to_owned(), text.to_owned()));
-    let loaded = load(ConfigSources { file, ..ConfigSources::default() }).unwrap();
+    let environment = vec![("ESH3AR__PHONE__DEFAULT_REGION".to_owned(), "YE".to_owned())];
+    let loaded = load(ConfigSources { file, environment, ..ConfigSources::default() }).unwrap();
     SmsGateways::new(loaded.config.sms.gateways, roots.map(str::as_bytes)).unwrap()
 }
 
@@ -322,7 +323,8 @@ async fn a_gateway_is_tested_by_command_and_the_secret_is_not_shown() {
     std::fs::write(&ca, stub.certificate.as_deref().unwrap()).unwrap();
     let keys = "secret = 's&+\"'\nheaders = { Authorization = \"Bearer {secret}\", X-T = \"{text}\" }\n\
                 permanent = { status = \"400\" }";
-    let outbound = format!("[outbound]\nca_file = \"{}\"\n", ca.display());
+    let outbound =
+        format!("[otp]\ncountries = [\"YE\"]\n[outbound]\nca_file = \"{}\"\n", ca.display());
     let text = outbound + &table("main", &stub.base, keys) + &table("spare", &stub.base, "");
     std::fs::write(&file, text).unwrap();
     let run = |arguments: &[&str]| {

@@ -221,7 +221,9 @@ fn gateways_are_tables_with_their_own_faults_and_secrets() {
     );
     let mut sources = file(&text);
     let name = "ESH3AR__SMS__GATEWAYS__1__SECRET".to_owned();
+    let region = ("ESH3AR__PHONE__DEFAULT_REGION".to_owned(), "YE".to_owned());
     sources.environment = vec![(name, "hunter3".to_owned())];
+    sources.environment.push(region);
     let loaded = load(sources).unwrap();
     let gateways = &loaded.config.sms.gateways;
     let found: Vec<_> = gateways.iter().map(|g| (g.name(), g.secret())).collect();
@@ -253,11 +255,14 @@ fn gateways_are_tables_with_their_own_faults_and_secrets() {
         assert!(told.contains(part), "{part} is missing in:\n{told}");
     }
     assert!(load(file("[sms]\ngateways = \"x\"\n")).is_err());
+    let told = load(file("[[sms.gateways]]\nname = \"c\"\nurl = \"https://c\"\n")).unwrap_err();
+    let told = told.to_string();
+    assert!(told.contains("otp.countries must name the countries"), "{told}");
 }
 
 #[test]
 fn a_changed_gateway_is_a_change() {
-    let read = |text: &str| load(file(text)).unwrap();
+    let read = |text: &str| load(file(&format!("{text}[otp]\ncountries = [\"YE\"]\n"))).unwrap();
     let before = read("[[sms.gateways]]\nname = \"a\"\nurl = \"https://a/\"\nmethod = \"GET\"\n");
     let now = read("[[sms.gateways]]\nname = \"a\"\nurl = \"https://b/\"\ntimeout = \"5s\"\n");
     let changed = ["sms.gateways.0.timeout", "sms.gateways.0.url", "sms.gateways.0.method"];

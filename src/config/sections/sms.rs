@@ -7,7 +7,7 @@ use crate::{
         key::{ConfigKey, ConfigList, default, unset},
         parse::duration,
         reader::Reader,
-        sections::section::Section,
+        sections::{key, section::Section},
     },
     domain::sms::{GatewayText, SmsGateway},
 };
@@ -98,6 +98,14 @@ impl Section for SmsConfig {
                 }
                 gateway => gateways.extend(gateway),
             }
+        }
+        // Each message costs something: a number of any country must not be able to ask for one.
+        let (countries, region) = (key!("otp.countries"), key!("phone.default_region"));
+        if !gateways.is_empty() && !reader.is_set(countries) && !reader.is_set(region) {
+            reader.problem(
+                countries,
+                "must name the countries whose numbers may register by SMS, or set phone.default_region",
+            );
         }
         Some(SmsConfig { gateways })
     }
