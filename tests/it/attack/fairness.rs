@@ -159,7 +159,7 @@ async fn fill(server: &Server, user: &str, rows: usize) {
 async fn a_list_of_few_among_many_looks_at_so_many_rows_a_page_and_ends() {
     const ROWS: usize = 45_000;
     let server = Server::start().await;
-    let [busy, quiet] = ["busy", "quiet"].map(|name| server.user(name, "SendMessages"));
+    let [busy, quiet] = ["busy", "quiet"].map(|name| server.user(name, "Chat,SendMessages"));
     fill(&server, "busy", ROWS).await;
 
     // How many rows one page reads.
