@@ -35,6 +35,11 @@ impl WebOrigin {
         })
     }
 
+    /// Whether the page was loaded over TLS.
+    pub const fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     const fn default_port(&self) -> u16 {
         if self.secure { 443 } else { 80 }
     }
@@ -65,10 +70,20 @@ impl fmt::Display for WebOrigin {
     }
 }
 
+/// Whether a text is the value of a `Host` header: a host, and a port or not. The port may be empty (RFC 9110, 7.2).
+pub fn is_host_and_port(text: &str) -> bool {
+    split_port(text.strip_suffix(':').unwrap_or(text)).is_some()
+}
+
+/// A port: digits only, although numbers in Rust may have a sign.
+fn port(text: &str) -> Option<u16> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
 /// The host and the port of `host[:port]`; `None` for anything else.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match text.rfind(':') {
-        Some(at) if !text[at..].contains(']') => (&text[..at], Some(text[at + 1..].parse().ok()?)),
+        Some(at) if !text[at..].contains(']') => (&text[..at], Some(port(&text[at + 1..])?)),
         _ => (text, None),
     };
     let is_address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -150,6 +165,8 @@ pub fn access(allowed: &[AllowedOrigin], origin: &str) -> OriginAccess {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -174,6 +191,11 @@ mod tests {
             "ftp://a.example",
             "https://a.example:",
             "https://a.example:70000",
+            "https://a.example:+443",
+            "https://a.example,b.example",
+            "https://a.example?x",
+            "https://a.example#x",
+            "https://::1",
             "https://*.example.com",
             "https://a b",
             "https://[::1",
@@ -217,5 +239,59 @@ mod tests {
         assert!(!origin.is_host(""));
         let local: WebOrigin = "http://127.0.0.1:5000".parse().unwrap();
         assert!(local.is_host("127.0.0.1:5000") && !local.is_host("127.0.0.1"));
+        assert!(origin.is_secure() && !local.is_secure());
+    }
+
+    #[test]
+    fn a_host_may_have_a_port_and_nothing_else() {
+        for good in
+            ["a.example", "A-1_b.example.", "127.0.0.1:5000", "[::1]", "[::1]:5000", "a.example:"]
+        {
+            assert!(is_host_and_port(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":",
+            ":5000",
+            "::1",
+            "[::1",
+            "[x]:1",
+            "[::1]x",
+            "a.example:x",
+            "a.example:+80",
+            "a.example:-1",
+            "a.example:70000",
+            "a.example::",
+            "a.example:80:80",
+            "a.example,b.example",
+            "a.example b.example",
+            "a.example/x",
+            "a.example?x",
+            "a.example#x",
+            "a.example\\x",
+            "a.example%20",
+            "user@a.example",
+            "https://a.example",
+            "ä.example",
+        ] {
+            assert!(!is_host_and_port(bad), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn no_text_is_a_panic_and_what_is_an_origin_is_its_own_host(
+            text in "(https?://)?[a-z0-9.:,@\\[\\]/ä-]{0,20}",
+        ) {
+            let _ = is_host_and_port(&text);
+            let _ = AllowedOrigin::list(&text);
+            if let Ok(origin) = text.parse::<WebOrigin>() {
+                prop_assert_eq!(origin.to_string().parse::<WebOrigin>(), Ok(origin.clone()));
+                let (_, host) = text.split_once("://").unwrap();
+                prop_assert!(is_host_and_port(host) && origin.is_host(host));
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 use ::http::{Request, StatusCode, Version, header, uri::Authority};
 
 use super::reply::Problem;
+use crate::domain::web_origin::is_host_and_port;
 
 /// The host and port that a request is for.
 pub fn of<B>(request: &Request<B>) -> Option<&str> {
@@ -21,19 +22,22 @@ pub fn check<B>(request: &Request<B>) -> Result<(), Problem> {
     if second.is_some() {
         return Err(invalid("the request has more than one Host"));
     }
-    let host = first.map(|host| Authority::try_from(host.as_bytes()));
-    match (host, request.uri().authority()) {
-        (Some(Err(_)), _) => Err(invalid("the Host is not a host and port")),
-        (Some(Ok(host)), _) if host.as_str().contains('@') => {
-            Err(invalid("the Host is not a host and port"))
-        }
-        (Some(Ok(host)), Some(named)) if !host.as_str().eq_ignore_ascii_case(named.as_str()) => {
+    // A value that is no text is no host.
+    let host = first.map(|host| host.to_str().unwrap_or_default());
+    let named = request.uri().authority().map(Authority::as_str);
+    if [host, named].into_iter().flatten().any(|text| !is_host_and_port(text)) {
+        return Err(invalid("the Host is not a host and port"));
+    }
+    match (host, named) {
+        (Some(host), Some(named)) if !host.eq_ignore_ascii_case(named) => {
             Err(invalid("the Host differs from the host of the address"))
         }
-        (Some(Ok(_)), _) | (None, Some(_)) => Ok(()),
+        (Some(_), _) => Ok(()),
+        // `:authority` stands for it.
+        (None, Some(_)) if request.version() > Version::HTTP_11 => Ok(()),
         // Health checks of balancers still use such a version.
-        (None, None) if request.version() < Version::HTTP_11 => Ok(()),
-        (None, None) => Err(invalid("the request has no Host")),
+        (None, _) if request.version() < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(invalid("the request has no Host")),
     }
 }
 
@@ -64,12 +68,20 @@ mod tests {
         assert!(judged("http://a.example/", V::HTTP_11, &["a.example"]));
         assert!(!judged("/", V::HTTP_11, &[]));
         assert!(!judged("/", V::HTTP_2, &[]));
+        // An address in the request line does not stand for it in HTTP/1.1 (RFC 9112, 3.2).
+        assert!(!judged("http://a.example/", V::HTTP_11, &[]));
+        assert!(judged("http://a.example/", V::HTTP_10, &[]));
+        assert!(!judged("http://user@a.example/", V::HTTP_10, &[]));
+        assert!(!judged("https://user@a.example/", V::HTTP_2, &[]));
         assert!(!judged("/", V::HTTP_11, &["a.example", "a.example"]));
         assert!(!judged("/", V::HTTP_10, &["a.example", "b.example"]));
         assert!(!judged("/", V::HTTP_11, &[""]));
         assert!(!judged("/", V::HTTP_11, &["a.example/x"]));
         assert!(!judged("/", V::HTTP_11, &["user@a.example"]));
         assert!(!judged("/", V::HTTP_11, &["a.example, b.example"]));
+        assert!(!judged("/", V::HTTP_11, &["a.example,b.example"]));
+        assert!(!judged("/", V::HTTP_11, &["a.example:x"]));
+        assert!(!judged("/", V::HTTP_10, &[":5000"]));
         assert!(!judged("https://a.example/", V::HTTP_2, &["b.example"]));
     }
 }

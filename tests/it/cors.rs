@@ -1,6 +1,9 @@
 //! Which web pages may call the server, and which host a request may name.
 
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::{Method, Response};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{DEADLINE, Server, http};
@@ -19,7 +22,12 @@ fn header(answer: &Response, name: &str) -> Option<String> {
 
 /// The status line that a raw request gets.
 async fn raw(server: &Server, request: &str) -> String {
-    let address = server.base.trim_start_matches("http://");
+    raw_at(&server.base, request).await
+}
+
+/// The same from another listener.
+async fn raw_at(base: &str, request: &str) -> String {
+    let address = base.trim_start_matches("http://");
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![0; 4096];
@@ -108,15 +116,20 @@ async fn listed_pages_may_call_with_credentials_and_any_without() {
 
 #[tokio::test]
 async fn a_request_names_one_host() {
-    let server = Server::start().await;
-    let metrics = server.metrics.trim_start_matches("http://").to_owned();
+    let server = Server::start_with(&[("ESH3AR__ADMIN__LISTEN", "127.0.0.1:0")]).await;
     for (head, wanted) in [
         ("GET /health HTTP/1.1\r\n\r\n", " 400 "),
         ("GET /health HTTP/1.1\r\nHost: a.example\r\nHost: a.example\r\n\r\n", " 400 "),
         ("GET /health HTTP/1.1\r\nHost: a.example\r\nHost: b.example\r\n\r\n", " 400 "),
         ("GET /health HTTP/1.1\r\nHost: a.example/x\r\n\r\n", " 400 "),
         ("GET /health HTTP/1.1\r\nHost: user@a.example\r\n\r\n", " 400 "),
+        ("GET /health HTTP/1.1\r\nHost: a.example,b.example\r\n\r\n", " 400 "),
+        ("GET /health HTTP/1.1\r\nHost: a.example:x\r\n\r\n", " 400 "),
+        ("GET /health HTTP/1.1\r\nHost:\r\n\r\n", " 400 "),
+        ("GET /health HTTP/1.0\r\nHost: a.example\r\nHost: b.example\r\n\r\n", " 400 "),
+        ("GET http://a.example/health HTTP/1.1\r\n\r\n", " 400 "),
         ("GET http://a.example/health HTTP/1.1\r\nHost: b.example\r\n\r\n", " 400 "),
+        ("GET http://a.example/health HTTP/1.1\r\nHost: a.example\r\n\r\n", " 200 "),
         ("POST /hub/negotiate HTTP/1.1\r\nContent-Length: 0\r\n\r\n", " 400 "),
         ("GET /health HTTP/1.1\r\nHost: a.example\r\n\r\n", " 200 "),
         ("GET /health HTTP/1.0\r\n\r\n", " 200 "),
@@ -124,9 +137,48 @@ async fn a_request_names_one_host() {
         let line = raw(&server, head).await;
         assert!(line.contains(wanted), "{head}: {line}");
     }
-    let mut socket = tokio::net::TcpStream::connect(&metrics).await.unwrap();
-    socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").await.unwrap();
-    let mut answer = vec![0; 64];
-    let read = tokio::time::timeout(DEADLINE, socket.read(&mut answer)).await.unwrap().unwrap();
-    assert!(answer[..read].starts_with(b"HTTP/1.1 400"), "the metrics listener");
+    // Every listener.
+    let found = std::fs::read_to_string(server.data().join("serve.json")).unwrap();
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let admin = found["admin"].as_str().unwrap();
+    for base in [admin, &server.metrics] {
+        for (hosts, wanted) in [
+            ("", " 400 "),
+            ("Host: a.example\r\nHost: b.example\r\n", " 400 "),
+            ("Host: a.example\r\n", " 200 "),
+        ] {
+            let line = raw_at(base, &format!("GET /health HTTP/1.1\r\n{hosts}\r\n")).await;
+            assert!(line.contains(wanted), "{base} {hosts}: {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_http_2_names_one_host() {
+    let server = Server::start().await;
+    let address = server.base.trim_start_matches("http://");
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    for (hosts, wanted) in [
+        (&[][..], 200),
+        (&[address], 200),
+        (&["b.example"], 400),
+        (&[address, address], 400),
+        (&["a.example,b.example"], 400),
+    ] {
+        let mut request = hyper::Request::get(format!("{}/health", server.base));
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), wanted, "{hosts:?}");
+        let text = answer.collect().await.unwrap().to_bytes();
+        assert_eq!(String::from_utf8_lossy(&text).contains("invalid_host"), wanted == 400);
+    }
+    connection.abort();
 }
