@@ -12,6 +12,7 @@ use rfc7239::NodeName;
 use crate::domain::network::Network;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Load balancers in front of each other.
 const MAX_HOPS: usize = 16;
 
@@ -56,6 +57,14 @@ impl TrustedProxies {
         }
         let named = x_forwarded_for(headers).next().flatten();
         named.or_else(|| forwarded(headers).next().flatten()).unwrap_or(client)
+    }
+
+    /// Whether the client of a request that arrived from `connected` uses TLS, as a trusted load balancer says.
+    pub fn names_tls(&self, connected: IpAddr, headers: &HeaderMap) -> bool {
+        self.contains(connected)
+            && lines(headers, X_FORWARDED_PROTO)
+                .flat_map(|line| line.split(','))
+                .any(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
     }
 
     fn follow(&self, connected: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
@@ -160,6 +169,19 @@ mod tests {
         ] {
             assert_eq!(proxies.client(ip("10.0.0.1"), &headers(lines)), ip(expected), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn whether_a_client_uses_tls_is_believed_of_a_trusted_balancer() {
+        let proxies = trusted(&["10.0.0.0/8"]);
+        for (value, wanted) in
+            [("https", true), ("http", false), ("HTTPS, http", true), ("x", false)]
+        {
+            let headers = headers(&[("x-forwarded-proto", value)]);
+            assert_eq!(proxies.names_tls(ip("10.0.0.1"), &headers), wanted, "{value}");
+            assert!(!proxies.names_tls(ip("203.0.113.9"), &headers), "{value}");
+        }
+        assert!(!proxies.names_tls(ip("10.0.0.1"), &headers(&[])));
     }
 
     #[test]

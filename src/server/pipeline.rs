@@ -122,14 +122,13 @@ impl RequestPipeline {
         let mut label = "other";
         let refusal_log = self.refusal_log.clone();
         let (cors, origin) = (self.cors.clone(), request.headers().get(header::ORIGIN).cloned());
+        let names_tls = self.proxies.names_tls(connected, request.headers());
         let early = host::check(&request).map_err(Problem::into_response).err();
-        let mut response = match early.or_else(|| cors.answer(&request)) {
+        let mut response = match early.or_else(|| cors.answer(&request, names_tls)) {
             Some(early) => response_body::with_reservation(early, None),
             None => self.answer(request, peer, begun, &mut label).await,
         };
-        if let Some(origin) = origin {
-            cors.complete(&origin, response.headers_mut());
-        }
+        cors.complete(origin.as_ref(), response.headers_mut());
         if let Some(named) = named {
             response.headers_mut().insert("x-request-id", named);
         }

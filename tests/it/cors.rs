@@ -40,11 +40,16 @@ async fn raw_at(base: &str, request: &str) -> String {
 /// A handshake of a page, or of an app when `origin` is empty.
 async fn upgraded(server: &Server, path: &str, origin: &str, token: &str) -> String {
     let origin = if origin.is_empty() { String::new() } else { format!("Origin: {origin}\r\n") };
+    upgraded_with(server, path, &origin, token).await
+}
+
+/// A handshake with these lines.
+async fn upgraded_with(server: &Server, path: &str, lines: &str, token: &str) -> String {
     let host = server.base.trim_start_matches("http://");
     let request = format!(
         "GET {path}?access_token={token} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{origin}\r\n"
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
     );
     raw(server, &request).await
 }
@@ -111,6 +116,76 @@ async fn listed_pages_may_call_with_credentials_and_any_without() {
             line.contains(if wanted.is_some() { " 101 " } else { " 403 " }),
             "{origin}: {line}"
         );
+    }
+}
+
+/// What the official client of a browser does over each transport without WebSockets, and what its page may see.
+#[tokio::test]
+async fn pages_may_use_event_streams_and_long_polling_and_see_what_they_need() {
+    let server = Server::start_with(&[("ESH3AR__HTTP__CORS_ORIGINS", OURS)]).await;
+    let token = server.phone(PHONE);
+    let ask = |method: Method, path: String, origin: &'static str, accept: &'static str| {
+        let request = http().request(method, format!("{}{path}", server.base));
+        request.header("origin", origin).header("accept", accept).bearer_auth(&token).send()
+    };
+    for accept in ["text/event-stream", "*/*"] {
+        for (origin, wanted) in [(OURS, Some(OURS)), ("https://other.example", None)] {
+            let path = "/hub/negotiate?negotiateVersion=1".to_owned();
+            let answer = ask(Method::POST, path, origin, "*/*").await.unwrap();
+            let answer: Value = answer.json().await.unwrap();
+            let path = format!("/hub?id={}", answer["connectionToken"].as_str().unwrap());
+            for method in [Method::GET, Method::POST, Method::DELETE] {
+                let answer = ask(method.clone(), path.clone(), origin, accept).await.unwrap();
+                let what = format!("{accept} {origin} {method} {}", answer.status());
+                let shown = header(&answer, "access-control-allow-origin");
+                assert_eq!(shown.as_deref(), wanted, "{what}");
+                let with = header(&answer, "access-control-allow-credentials");
+                assert_eq!(with.as_deref(), wanted.map(|_| "true"), "{what}");
+            }
+        }
+    }
+    // Refusals too: a page shows them, or waits.
+    let refused = asked(&server, Method::GET, "/api/v1/messages", OURS, "esh_wrong").await;
+    assert_eq!(refused.status(), 401);
+    assert_eq!(header(&refused, "access-control-allow-origin").as_deref(), Some(OURS));
+    let exposed = header(&refused, "access-control-expose-headers").unwrap();
+    assert!(exposed.contains("retry-after") && exposed.contains("x-request-id"), "{exposed}");
+    // Before each request of a page, without a token.
+    for (path, wanted) in [
+        ("/hub/negotiate", ["authorization", "x-requested-with", "x-signalr-user-agent"]),
+        ("/api/v1/messages", ["content-type", "idempotency-key", "x-request-id"]),
+    ] {
+        let asking = http().request(Method::OPTIONS, format!("{}{path}", server.base));
+        let answer = asking
+            .header("origin", OURS)
+            .header("access-control-request-method", "POST")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 204, "{path}");
+        assert_eq!(header(&answer, "access-control-allow-credentials").as_deref(), Some("true"));
+        let allowed = header(&answer, "access-control-allow-headers").unwrap();
+        for name in wanted {
+            assert!(allowed.contains(name), "{path}: {allowed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_without_tls_is_not_the_server_s_own_where_a_balancer_says_tls() {
+    let server = Server::start_with(&[("ESH3AR__HTTP__TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let token = server.phone(PHONE);
+    let plain = server.base.clone();
+    let secure = plain.replace("http://", "https://");
+    for (origin, says, wanted) in [
+        (&plain, "", " 101 "),
+        (&secure, "", " 101 "),
+        (&plain, "X-Forwarded-Proto: https\r\n", " 403 "),
+        (&secure, "X-Forwarded-Proto: https\r\n", " 101 "),
+    ] {
+        let lines = format!("Origin: {origin}\r\n{says}");
+        let line = upgraded_with(&server, "/hub", &lines, &token).await;
+        assert!(line.contains(wanted), "{origin} {says}: {line}");
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::Command};
 
-use crate::support::{Server, guard::is_there};
+use crate::support::{
+    Server,
+    guard::{free_port, is_there},
+};
 
 const NUMBER: &str = "+967771234567";
 
@@ -88,9 +91,11 @@ async fn the_official_client_in_a_browser() {
         return;
     }
     let Some(mut command) = node("browser.test.mjs") else { return };
-    command.env("CHROMIUM", browser.unwrap());
-    // The page's port is not known before; without credentials, as it needs none.
-    let settings = [("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true"), ("ESH3AR__HTTP__CORS_ORIGINS", "*")];
+    let port = free_port().to_string();
+    command.env("CHROMIUM", browser.unwrap()).env("PAGE_PORT", &port);
+    let page = format!("http://127.0.0.1:{port}");
+    let settings =
+        [("ESH3AR__HTTP__DIAGNOSTICS_HUB", "true"), ("ESH3AR__HTTP__CORS_ORIGINS", page.as_str())];
     run(&Server::start_with(&settings).await, command, "tests 1\n").await;
 }
 

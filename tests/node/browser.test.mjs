@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 
-const { BASE, PHONE, SHOP, NUMBER, CHROMIUM } = process.env;
+const { BASE, PHONE, SHOP, NUMBER, CHROMIUM, PAGE_PORT } = process.env;
 const modules = path.join(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), "node_modules", "@microsoft");
 const scripts = {
   "/signalr.js": path.join(modules, "signalr/dist/browser/signalr.js"),
@@ -28,7 +28,7 @@ async function inPage({ base, phone, shop, number }) {
     try {
       const build = (hub, token) => {
         const builder = new signalR.HubConnectionBuilder()
-          .withUrl(`${base}${hub}`, { accessTokenFactory: () => token, transport, withCredentials: false })
+          .withUrl(`${base}${hub}`, { accessTokenFactory: () => token, transport })
           .configureLogging(signalR.LogLevel.None);
         if (pack) builder.withHubProtocol(new signalR.protocols.msgpack.MessagePackHubProtocol());
         return builder.build();
@@ -86,7 +86,7 @@ test("every transport and encoding in a browser", async () => {
     });
     response.end(await sent.text());
   });
-  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  await new Promise((done) => server.listen(Number(PAGE_PORT), "127.0.0.1", done));
   const profile = mkdtempSync(path.join(tmpdir(), "esh3ar-browser-"));
   const browser = spawn(CHROMIUM, [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",

@@ -283,7 +283,7 @@ impl Appliance {
         let hub = Hub::new(app.clone(), &options, frontend.stop.clone(), frontend.tracker.clone());
         let surface = if admin_listener.is_some() { Surface::WithoutAdmin } else { Surface::Whole };
         let access = AdminAccess::new(surface, &config.admin.networks);
-        let cors = Cors::new(&config.http.cors_origins);
+        let cors = Cors::new(&config.http.cors_origins, tls.is_some());
         let gate =
             RequestPipeline::new(app.clone(), hub, Arc::clone(&readiness), proxies, access, cors);
         let admin = admin_listener.as_ref().map(|(_, address)| *address);

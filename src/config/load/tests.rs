@@ -269,3 +269,29 @@ fn a_changed_gateway_is_a_change() {
     assert_eq!(now.changed_since(&before), changed);
     assert!(now.changed_since(&now).is_empty());
 }
+
+#[test]
+fn pages_are_named_by_their_origins() {
+    let http = |text: &str| {
+        load(file(&format!("[http]\n{text}\n")))
+            .map(|loaded| loaded.config.http.cors_origins)
+            .map_err(|errors| errors.to_string())
+    };
+    assert!(http("").unwrap().is_empty());
+    let shown = |text: &str| {
+        let origins = http(text).unwrap();
+        Vec::from_iter(origins.iter().map(ToString::to_string)).join(" ")
+    };
+    for written in ["\"https://a.example, *\"", "[\"https://A.example:443\", \"*\"]"] {
+        assert_eq!(shown(&format!("cors_origins = {written}")), "https://a.example *");
+    }
+    for wrong in ["a.example", "https://a.example/", "https://*.example", "null"] {
+        assert_eq!(
+            http(&format!("cors_origins = \"https://b.example,{wrong}\"")).unwrap_err(),
+            format!(
+                "esh3ar.toml:2: http.cors_origins must be origins separated by commas: '{wrong}' is not an origin \
+                 such as https://app.example.com"
+            )
+        );
+    }
+}
