@@ -81,7 +81,6 @@ BEGIN
         USING NEW.chain_seq, NEW.chain_hash, NEW.at;
     RETURN NEW;
 END $$;
-REVOKE ALL ON FUNCTION append_to_audit_chain() FROM PUBLIC;
 CREATE TRIGGER audit_log_chained BEFORE INSERT ON audit_log
     FOR EACH ROW EXECUTE FUNCTION append_to_audit_chain();
 
@@ -113,7 +112,6 @@ BEGIN
          WHERE a.id = g.entry_id AND a.chain_seq IS NOT NULL', TG_TABLE_SCHEMA);
     RETURN NULL;
 END $$;
-REVOKE ALL ON FUNCTION keep_erased_phones() FROM PUBLIC;
 CREATE TRIGGER audit_log_phones_erased AFTER DELETE ON audit_log_phones
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION keep_erased_phones();
 

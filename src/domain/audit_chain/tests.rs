@@ -109,7 +109,7 @@ fn every_alteration_is_found() {
         let report = verified(&altered, &head, None);
         assert_eq!(report.faults, [ChainFault::Altered { seq: 3 }], "change {n}");
     }
-    // Whoever computes the hash anew breaks the link of the next entry.
+    // A hash that is computed anew breaks the link of the next entry.
     let mut forged = intact.clone();
     forged[2].action = "message.list".to_owned();
     forged[2].hash = sha256(&encoded(&forged[2])).to_vec();

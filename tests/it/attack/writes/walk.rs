@@ -139,7 +139,9 @@ fn is_refused((status, answer): &(u16, Value)) -> bool {
 async fn every_route_that_writes_has_a_limit_by_party() {
     let mut ground = Ground::start().await;
     let mut walked = 0;
-    for route in routes::all().iter().filter(|route| route.writes != Writes::Nothing) {
+    // Registrations have limits by phone, address, prefix, country and day: `registration::*`.
+    let limited = |route: &&Route| !matches!(route.writes, Writes::Nothing | Writes::Registrations);
+    for route in routes::all().iter().filter(limited) {
         let caller = ground.caller(route.who, route.writes).await;
         let what = format!("{} {}", route.method, route.path);
         for n in 0..MOST {
