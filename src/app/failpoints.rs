@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-/// Every place there is: each step of a message between two things that may or may not have happened.
+/// The places of messages: each step of one between two things that may or may not have happened.
 pub const NAMES: &[&str] = &[
     "intake_before_insert",
     "intake_after_commit",
@@ -30,6 +30,14 @@ pub const NAMES: &[&str] = &[
     "jobs_performed",
     "notices_before_commit",
 ];
+
+/// The places of registrations.
+pub const REGISTRATION_NAMES: &[&str] =
+    &["registration_before_commit", "registration_before_verified"];
+
+fn all() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().chain(REGISTRATION_NAMES).copied()
+}
 
 /// The place at which this process dies, if any.
 #[derive(Clone, Default)]
@@ -55,7 +63,7 @@ impl Failpoints {
     /// The text, if it names no place.
     pub fn parse(text: &str) -> Result<Failpoints, String> {
         let (name, nth) = text.split_once('@').unwrap_or((text, "1"));
-        let known = NAMES.iter().find(|known| **known == name);
+        let known = all().find(|known| *known == name);
         let (Some(name), Ok(left), true) = (known, nth.parse::<u64>(), cfg!(debug_assertions))
         else {
             return Err(text.to_owned());
@@ -65,7 +73,7 @@ impl Failpoints {
     }
 
     pub fn pass(&self, name: &'static str) {
-        debug_assert!(NAMES.contains(&name), "{name} is not in the list");
+        debug_assert!(all().any(|known| known == name), "{name} is not in the list");
         if let Some(armed) = &self.armed
             && armed.name == name
             && armed.left.fetch_sub(1, Ordering::AcqRel) == 1

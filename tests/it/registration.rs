@@ -9,6 +9,7 @@ use std::{
 use esh3ar::{
     app::{
         App, Clock, Error, RuntimeSettings, Settings,
+        failpoints::REGISTRATION_NAMES,
         jobs::TakenJobs,
         registration::{RegistrationError, RegistrationReceipt, RegistrationRequest},
     },
@@ -699,4 +700,40 @@ async fn a_new_phone_gets_its_code_by_sms_and_then_its_first_message() {
     let (status, answer) =
         post(&server, "/api/v1/registrations", json!({ "phone": "+201001234567" })).await;
     assert_eq!((status, &answer["code"]), (400, &json!("country_not_allowed")));
+}
+
+/// A death before the commit of a request or of a verification leaves nothing half done.
+#[tokio::test]
+async fn a_registration_survives_a_death_at_any_step() {
+    for name in REGISTRATION_NAMES {
+        let mut server = Server::start_with(&[LOGGED, ("ESH3AR_FAILPOINT", name)]).await;
+        let mut pending = None;
+        if *name == "registration_before_verified" {
+            let id = register(&server, json!({ "phone": PHONE })).await;
+            pending = Some((id.clone(), logged_code(&server, &id).await));
+        }
+        let path = match &pending {
+            Some((id, _)) => format!("{}/api/v1/registrations/{id}/verify", server.base),
+            None => format!("{}/api/v1/registrations", server.base),
+        };
+        let body = match &pending {
+            Some((_, code)) => json!({ "code": code }),
+            None => json!({ "phone": PHONE }),
+        };
+        let answer = crate::support::http().post(path).json(&body).send().await;
+        assert!(answer.is_err(), "{name}: it lives");
+        wait_for("its death", || server.has_died().then_some(())).await;
+        server.set("ESH3AR_FAILPOINT", None);
+        server.launch().await;
+        let (id, code) = match pending {
+            Some(pending) => pending,
+            None => {
+                let id = register(&server, json!({ "phone": PHONE })).await;
+                let code = logged_code(&server, &id).await;
+                (id, code)
+            }
+        };
+        assert_eq!(verify(&server, &id, &code).await.0, 200, "{name}");
+        assert_eq!(verify(&server, &id, &code).await.0, 400, "{name}: used up");
+    }
 }
