@@ -87,6 +87,10 @@ impl KeyFile {
     /// # Errors
     /// [`KeyFileError`].
     pub fn read(&self) -> Result<Zeroizing<String>, KeyFileError> {
+        // First, because opening a pipe would wait for its other end.
+        if std::fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(KeyFileError::Unfit(self.path.clone()));
+        }
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -319,6 +323,14 @@ mod tests {
         assert!(matches!(file.remove(first), Err(KeyFileError::NoSuchKey(_))));
         assert_eq!(file.load().unwrap().ids().collect::<Vec<_>>(), [second]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(matches!(KeyFile::new(path).load(), Err(KeyFileError::Unfit(_))));
     }
 
     #[test]
