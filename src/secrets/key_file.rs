@@ -88,7 +88,7 @@ impl KeyFile {
     /// [`KeyFileError`].
     pub fn read(&self) -> Result<Zeroizing<String>, KeyFileError> {
         // First, because opening a pipe would wait for its other end.
-        if std::fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {
+        if fs::metadata(&self.path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(KeyFileError::Unfit(self.path.clone()));
         }
         let file = match File::open(&self.path) {
