@@ -29,7 +29,7 @@ use crate::{
         },
     },
     store::{
-        self, StatementGroup, Statements,
+        self, StatementGroup, Statements, Transaction,
         jobs::{self, NewJob},
         registration_counts::{self, CountChange, CountKey},
         registrations::{self, NewCode, NewRegistration, StoredRegistration},
@@ -165,16 +165,7 @@ impl RegistrationService {
         registration_counts::lock(&transaction).await?;
         // Time passes while it waits.
         let now = self.core.clock().now();
-        match self.judge(&transaction, &counted, now).await? {
-            SendVerdict::Allowed => {}
-            SendVerdict::Refused { until, scope } => return Err(limited(scope, until, now)),
-            SendVerdict::Pause { until } => {
-                registration_counts::pause(&transaction, country, until).await?;
-                self.report_pause(&transaction, country, now).await?;
-                transaction.commit().await?;
-                return Err(limited(CountScope::Country, until, now));
-            }
-        }
+        let transaction = self.admit(transaction, &counted, now).await?;
         let (code_id, expires_at) = self.code_for(&transaction, &phone, now).await?;
         let route = asked.route.unwrap_or_else(|| Channel::default_route(&self.core));
         let resend_after = resend_wait(1);
@@ -217,16 +208,7 @@ impl RegistrationService {
         let now = self.core.clock().now();
         let (country, network) = (found.country.as_str(), found.network.as_str());
         let counted = Counted { phone: &found.phone, country, network };
-        match self.judge(&transaction, &counted, now).await? {
-            SendVerdict::Allowed => {}
-            SendVerdict::Refused { until, scope } => return Err(limited(scope, until, now)),
-            SendVerdict::Pause { until } => {
-                registration_counts::pause(&transaction, country, until).await?;
-                self.report_pause(&transaction, country, now).await?;
-                transaction.commit().await?;
-                return Err(limited(CountScope::Country, until, now));
-            }
-        }
+        let transaction = self.admit(transaction, &counted, now).await?;
         let (code_id, expires_at) = self.code_for(&transaction, &found.phone, now).await?;
         let resend_after = resend_wait(found.sends + 1);
         let (resend_at, period) = (now + resend_after, period_of(now));
@@ -349,6 +331,25 @@ impl RegistrationService {
         };
         jobs::enqueue(client, &job, now).await?;
         Ok(())
+    }
+
+    /// The transaction, if the send may happen in it. A country that is paused now stays so.
+    async fn admit<'a>(
+        &self,
+        transaction: Transaction<'a>,
+        counted: &Counted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Transaction<'a>, RegistrationError> {
+        match self.judge(&transaction, counted, now).await? {
+            SendVerdict::Allowed => Ok(transaction),
+            SendVerdict::Refused { until, scope } => Err(limited(scope, until, now)),
+            SendVerdict::Pause { until } => {
+                registration_counts::pause(&transaction, counted.country, until).await?;
+                self.report_pause(&transaction, counted.country, now).await?;
+                transaction.commit().await?;
+                Err(limited(CountScope::Country, until, now))
+            }
+        }
     }
 
     /// Tells the administrators that a country is paused.
